@@ -59,7 +59,7 @@ type PoolConfig[T any] struct {
 	// HungAfter is how long a value may take. One that takes longer is hung:
 	// its place is given to another one, so that the queue goes on. It is still
 	// reported by Done if its Run ever returns. A Done that takes this long
-	// gives its place away as well. 0: no limit.
+	// gives its place away as well. 0 or below: no limit.
 	HungAfter time.Duration
 
 	// Hung is called once for each value whose Run was not back after
@@ -69,7 +69,7 @@ type PoolConfig[T any] struct {
 
 	// MaxHung is how many places at most are given away at a time. Values that
 	// hang beyond that keep their places, and the queue may come to wait for
-	// them. 0: none are given away.
+	// them. 0 or below: none are given away.
 	MaxHung int
 }
 
@@ -163,10 +163,10 @@ func (p *Pool[T]) Drain(ctx context.Context) (unfinished int) {
 // what outlives HungAfter, and Done for all that ends. There is no way back.
 //
 // The queue is started one goroutine after the other, each by the one before it
-// just before it calls its Run. So there are never more goroutines than Runs
-// that have not returned, and one. A million quick ones need a handful at a
-// time, not the gigabytes that starting all at once would; a million that hang
-// are all started nevertheless.
+// just before it calls its Run. So there are never more of them than values that
+// have not ended, and one. A million quick ones need a handful at a time, not
+// the gigabytes that starting all at once would take; a million that hang are
+// all started nevertheless.
 func (p *Pool[T]) Hurry() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
