@@ -92,3 +92,13 @@ func (p *Assured[T]) unconfirmed(take func(*T) bool) *T {
 func (p *Assured[T]) confirmed(used, take func(*T) bool) *T {
 	return secondChance(&p.lists[Confirmed], used, take)
 }
+
+// Take implements [Policy].
+func (p *Assured[T]) Take() *T {
+	for c := range p.lists {
+		if elem := p.lists[c].RemoveOldest(); elem != nil {
+			return elem
+		}
+	}
+	return nil
+}

@@ -104,6 +104,11 @@ type Policy[T any] interface {
 	// while the caller serialises the policy, so neither may call back into it.
 	// Others may use elements meanwhile.
 	Victim(used, take func(*T) bool) *T
+
+	// Take removes and returns the next element in line, in use or not, also if
+	// the policy would never name it as a victim; nil if there are no elements.
+	// It is for moving all elements to another policy.
+	Take() *T
 }
 
 // secondChance removes and returns the least recently used element of l that

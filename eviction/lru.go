@@ -31,3 +31,6 @@ func (p *LRU[T]) Remove(n *Node[T]) { p.list.Remove(&n.hook) }
 func (p *LRU[T]) Victim(used, take func(*T) bool) *T {
 	return secondChance(&p.list, used, take)
 }
+
+// Take implements [Policy].
+func (p *LRU[T]) Take() *T { return p.list.RemoveOldest() }

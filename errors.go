@@ -1,0 +1,93 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layover
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Errors that operations of a [Store] return. Compare with [errors.Is]; some
+// are wrapped in a type that tells more.
+var (
+	// ErrNotFound says that no live session has the ID. The error is a
+	// [*NotFoundError], with the reason where the store still knows it.
+	ErrNotFound = errors.New("layover: session not found")
+	// ErrExists says that Add was called with the ID of a live session.
+	ErrExists = errors.New("layover: a live session has this ID")
+	// ErrFull says that the store holds its maximum of sessions and that none
+	// of them may leave: they are busy, kept by [KeepConfirmed], or too many
+	// Close calls hang.
+	ErrFull = errors.New("layover: store is full and no session may leave")
+	// ErrDraining says that [Store.Drain] was called: no new sessions.
+	ErrDraining = errors.New("layover: store is draining, no new sessions")
+	// ErrShutdown says that [Store.Shutdown] was called.
+	ErrShutdown = errors.New("layover: store is shut down")
+	// ErrInvalid says that an ID was empty or a session nil.
+	ErrInvalid = errors.New("layover: empty ID or nil session")
+	// ErrOptions is wrapped by every error of [New] and [Store.Reconfigure].
+	ErrOptions = errors.New("layover: invalid options")
+)
+
+// NotFoundError is the [ErrNotFound] of one lookup.
+type NotFoundError struct {
+	// Fingerprint stands for the ID that was looked up.
+	Fingerprint Fingerprint
+	// Reason says why the session ended. Zero: the store does not know, since
+	// there never was such a session or it ended too long ago.
+	Reason Reason
+}
+
+// Error names the fingerprint and the reason, never the ID.
+func (e *NotFoundError) Error() string {
+	if e.Reason == 0 {
+		return fmt.Sprintf("layover: no session %s", e.Fingerprint)
+	}
+	return fmt.Sprintf("layover: session %s has ended: %s", e.Fingerprint, e.Reason)
+}
+
+// Is reports whether target is [ErrNotFound].
+func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }
+
+// EndedError is the cause ([context.Cause]) of a session's context once the
+// session has ended.
+type EndedError struct {
+	Fingerprint Fingerprint
+	Reason      Reason
+}
+
+// Error names the fingerprint and the reason, never the ID.
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("layover: session %s has ended: %s", e.Fingerprint, e.Reason)
+}
+
+// ShutdownError is returned by [Store.Shutdown] when its context ended before
+// everything was closed. What it counts goes on in the background, and a later
+// Shutdown waits for it again.
+type ShutdownError struct {
+	// Killed counts the sessions that were still in use at the deadline. Their
+	// contexts were canceled, then they were closed.
+	Killed int
+	// Closing counts the sessions whose Close had not returned. Each keeps one
+	// goroutine until it does.
+	Closing int
+	// Unreported counts the events and log lines that had not been taken.
+	Unreported int
+	// Cause is the error of the context.
+	Cause error
+}
+
+// Error gives the counts.
+func (e *ShutdownError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "layover: shutdown: %v: %d sessions killed in use, %d still closing", e.Cause, e.Killed, e.Closing)
+	if e.Unreported > 0 {
+		fmt.Fprintf(&b, ", %d events not delivered", e.Unreported)
+	}
+	return b.String()
+}
+
+// Unwrap returns the error of the context.
+func (e *ShutdownError) Unwrap() error { return e.Cause }

@@ -1,0 +1,87 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layover
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+)
+
+// Lease is the right to use a session for one call. While any lease on a
+// session exists, the session neither idles out nor is evicted, and is closed
+// under its user only by [Store.Kill] or a [Store.Shutdown] past its deadline.
+//
+// Its methods may be called by several goroutines, and after Release. It must
+// not be copied; hand on a pointer.
+type Lease[S Session] struct {
+	store    *Store[S]
+	entry    *entry[S]
+	released atomic.Bool // and not an atomic entry: its swap would have every lease escape to the heap
+}
+
+// held returns the leased entry, or nil after Release.
+func (l *Lease[S]) held() *entry[S] {
+	if l.released.Load() {
+		return nil
+	}
+	return l.entry
+}
+
+// Format prints the fingerprint of the leased session, under every verb.
+func (l *Lease[S]) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "layover.Lease(%s)", l.Fingerprint())
+}
+
+// Session returns the leased session, or the zero S after Release.
+func (l *Lease[S]) Session() S {
+	if e := l.held(); e != nil {
+		return e.value
+	}
+	var zero S
+	return zero
+}
+
+// Fingerprint returns the session's fingerprint, or the zero one after Release.
+func (l *Lease[S]) Fingerprint() Fingerprint {
+	if e := l.held(); e != nil {
+		return e.mark
+	}
+	return Fingerprint{}
+}
+
+// Context returns a context that is canceled before the session is closed, with
+// an [*EndedError] as its cause. Under a lease that happens only when the
+// session is killed or a shutdown runs out of time. It is made when first asked
+// for. After Release it returns a context that is already canceled.
+func (l *Lease[S]) Context() context.Context {
+	if e := l.held(); e != nil {
+		return e.context()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// Confirm is [Store.Confirm] of the leased session.
+func (l *Lease[S]) Confirm() {
+	if e := l.held(); e != nil {
+		l.store.raise(e, confirmedBit)
+	}
+}
+
+// Hold is [Store.Hold] of the leased session.
+func (l *Lease[S]) Hold() {
+	if e := l.held(); e != nil {
+		l.store.raise(e, holdsBit)
+	}
+}
+
+// Release gives the lease back and starts the idle clock. The last release of
+// a retired session has it closed. Further calls do nothing.
+func (l *Lease[S]) Release() {
+	if l.entry != nil && l.released.CompareAndSwap(false, true) {
+		l.store.release(l.entry)
+	}
+}
