@@ -1,0 +1,84 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+)
+
+// call is what the middleware knows of one call. Managers find it in the
+// context, and leave leases with it.
+type call struct {
+	session ServerSession // set before the handler starts, like err
+	err     error         // why there is no session
+
+	mu      sync.Mutex
+	ended   bool
+	leases  []SessionLease
+	cleanup []runtime.Cleanup
+}
+
+type callKey struct{}
+
+func newCall(ctx context.Context) (context.Context, *call) {
+	c := new(call)
+	return context.WithValue(ctx, callKey{}, c), c
+}
+
+// callFrom returns the call that ctx belongs to, nil if there is none.
+func callFrom(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}
+
+// keep holds a lease until the call has ended. Without a call, or after its
+// end, the lease is given back at once: a touch.
+//
+// Apache's shape of middleware is not told when a handler panics. A call whose
+// end nobody reports becomes garbage; its leases are given back then.
+func (c *call) keep(l SessionLease) {
+	if c == nil {
+		l.Release()
+		return
+	}
+	c.mu.Lock()
+	if ended := c.ended; ended {
+		c.mu.Unlock()
+		l.Release()
+		return
+	}
+	defer c.mu.Unlock()
+	c.leases = append(c.leases, l)
+	c.cleanup = append(c.cleanup, runtime.AddCleanup(c, func(l SessionLease) { _ = release(l) }, l))
+}
+
+// end gives the leases back. Before, it tells the store of sessions of foreign
+// types that hold something: those do not tell it themselves.
+func (c *call) end() (err error) {
+	c.mu.Lock()
+	leases := c.leases
+	c.leases, c.ended = nil, true
+	for _, cl := range c.cleanup {
+		cl.Stop()
+	}
+	c.mu.Unlock()
+	for _, l := range leases {
+		err = errors.Join(err, release(l))
+	}
+	return err
+}
+
+// release runs code of foreign stores and sessions.
+func release(l SessionLease) (err error) {
+	defer contain(&err)
+	defer l.Release()
+	s := l.Session()
+	if _, own := s.(*statefulServerSession); !own && s != nil && !s.Closed() && len(s.GetSessionOptions()) > 0 {
+		l.Hold()
+	}
+	return nil
+}

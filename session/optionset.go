@@ -1,0 +1,105 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"sync"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/protobuf/proto"
+)
+
+// optionSet is what every session of this package is made of. Values are
+// cloned on the way in and out.
+type optionSet struct {
+	mu     sync.RWMutex
+	values map[string]*flight.SessionOptionValue
+	held   bool // has, or ever had, a value
+	closed bool // its user closed it
+	empty  bool // torn down: takes no more values
+}
+
+// GetSessionOption returns a copy of the value of an option, nil if it is not
+// set.
+func (o *optionSet) GetSessionOption(name string) *flight.SessionOptionValue {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if v, ok := o.values[name]; ok {
+		return proto.CloneOf(v)
+	}
+	return nil
+}
+
+// GetSessionOptions returns a copy of all options.
+func (o *optionSet) GetSessionOptions() map[string]*flight.SessionOptionValue {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	all := make(map[string]*flight.SessionOptionValue, len(o.values))
+	for name, v := range o.values {
+		all[name] = proto.CloneOf(v)
+	}
+	return all
+}
+
+// SetSessionOption sets an option to a copy of value. A value without content,
+// or nil, erases it. After the session's end it does nothing.
+func (o *optionSet) SetSessionOption(name string, value *flight.SessionOptionValue) {
+	o.set(name, value)
+}
+
+// set reports whether this is the first value that the session ever held.
+func (o *optionSet) set(name string, value *flight.SessionOptionValue) (first bool) {
+	if value.GetOptionValue() == nil {
+		o.EraseSessionOption(name)
+		return false
+	}
+	value = proto.CloneOf(value)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.empty {
+		return false
+	}
+	if o.values == nil {
+		o.values = make(map[string]*flight.SessionOptionValue)
+	}
+	o.values[name] = value
+	first = !o.held
+	o.held = true
+	return first
+}
+
+// EraseSessionOption removes an option. It is idempotent.
+func (o *optionSet) EraseSessionOption(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.values, name)
+}
+
+// Closed reports whether the session was closed, by whomever.
+func (o *optionSet) Closed() bool {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.closed
+}
+
+// close marks the session as closed; calls that still use it keep its options.
+func (o *optionSet) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+}
+
+// tearDown closes the session and drops its options.
+func (o *optionSet) tearDown() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed, o.empty = true, true
+	o.values = nil
+}
+
+func (o *optionSet) holds() bool {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.held
+}

@@ -1,0 +1,59 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+
+	apache "github.com/apache/arrow-go/v18/arrow/flight/session"
+)
+
+// The interfaces are Apache's own types, so that sessions, stores, factories
+// and managers written for either package fit both.
+type (
+	// ServerSession is a container of named option values. See
+	// [apache.ServerSession].
+	ServerSession = apache.ServerSession
+	// ServerSessionManager creates, finds and closes the sessions of calls. See
+	// [apache.ServerSessionManager].
+	//
+	// GetSession says that there is none with [ErrNoSession]; the middleware
+	// then asks CreateSession. Any other error fails the call's session.
+	ServerSessionManager = apache.ServerSessionManager
+	// SessionFactory makes new, empty sessions. See [apache.SessionFactory].
+	SessionFactory = apache.SessionFactory
+	// SessionStore keeps sessions under their tokens. See
+	// [apache.SessionStore].
+	//
+	// A store says that it has no such session with a nil session, with an
+	// error that wraps [ErrNoSession] or [layover.ErrNotFound], with the gRPC
+	// status NotFound, or with the words of Apache's own store. Any other error
+	// is a failure, and never silently replaces the client's session.
+	SessionStore = apache.SessionStore
+)
+
+// ErrNoSession says that a call has no session. It is Apache's variable.
+var ErrNoSession = apache.ErrNoSession
+
+// NewSessionContext returns ctx with the session in it. Apache's
+// GetSessionFromContext finds it there, too.
+func NewSessionContext(ctx context.Context, session ServerSession) context.Context {
+	return apache.NewSessionContext(ctx, session)
+}
+
+// GetSessionFromContext returns the session of the call that ctx belongs to.
+//
+// The error is [ErrNoSession] itself outside the middleware. Inside, it says
+// why the call could get no session: it carries a gRPC status, fit to be
+// returned to the client, and matches [layover.ErrFull], [layover.ErrDraining]
+// or [layover.ErrShutdown] where that is the cause.
+func GetSessionFromContext(ctx context.Context) (ServerSession, error) {
+	if s, err := apache.GetSessionFromContext(ctx); err == nil {
+		return s, nil
+	}
+	if c := callFrom(ctx); c != nil && c.err != nil {
+		return nil, c.err
+	}
+	return nil, ErrNoSession
+}

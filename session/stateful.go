@@ -1,0 +1,78 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"github.com/google/uuid"
+)
+
+// statefulServerSession is a session that stays on the server; its token is an
+// ID.
+type statefulServerSession struct {
+	optionSet
+	id   string
+	home atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
+}
+
+// NewSessionFactory returns a factory of sessions in memory, safe for concurrent
+// use. generateID must return IDs that nobody can guess, that never collide, and
+// that are valid cookie values; nil: random UUIDs. The managers of this package
+// refuse IDs that are empty or cannot travel in a cookie, and ask again, a few
+// times, for one that is taken.
+func NewSessionFactory(generateID func() string) SessionFactory {
+	if generateID == nil {
+		generateID = uuid.NewString
+	}
+	return &sessionFactory{generateID}
+}
+
+type sessionFactory struct{ generateID func() string }
+
+// CreateSession returns a new, empty session.
+func (f *sessionFactory) CreateSession() (ServerSession, error) {
+	id := f.generateID()
+	if id == "" {
+		return nil, errors.New("session: the ID generator returned an empty ID")
+	}
+	return &statefulServerSession{id: id}, nil
+}
+
+// Token returns the ID.
+func (s *statefulServerSession) Token() string { return s.id }
+
+// SetSessionOption sets an option to a copy of value. A value without content,
+// or nil, erases it. After the session's end it does nothing.
+func (s *statefulServerSession) SetSessionOption(name string, value *flight.SessionOptionValue) {
+	if s.set(name, value) {
+		if home := s.home.Load(); home != nil {
+			// An error says that the session is not there: nothing to keep.
+			_ = home.store.Hold(s.id)
+		}
+	}
+}
+
+// Close ends the session: no later call finds it. Calls that use it now keep
+// its options until they have ended.
+func (s *statefulServerSession) Close() error {
+	s.close()
+	if home := s.home.Load(); home != nil {
+		return home.removeSession(s)
+	}
+	s.tearDown()
+	return nil
+}
+
+// Format prints a fingerprint under every verb: the ID is a secret.
+func (s *statefulServerSession) Format(f fmt.State, _ rune) {
+	if home := s.home.Load(); home != nil {
+		fmt.Fprintf(f, "session %s", home.Fingerprint(s.id))
+		return
+	}
+	fmt.Fprint(f, "session in no store")
+}

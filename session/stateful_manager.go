@@ -1,0 +1,261 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// StatefulSessionManagerOption changes a setting of
+// [NewStatefulServerSessionManager].
+type StatefulSessionManagerOption func(*StatefulServerSessionManager)
+
+// WithFactory sets what makes new sessions. Default, and nil: [NewSessionFactory]
+// with random UUIDs.
+func WithFactory(factory SessionFactory) StatefulSessionManagerOption {
+	return func(m *StatefulServerSessionManager) { m.factory = factory }
+}
+
+// WithStore sets where sessions live. Default, and nil: [NewSessionStore]. Pass
+// one of your own making to set its timeouts and its maximum, and to shut it
+// down.
+func WithStore(store SessionStore) StatefulSessionManagerOption {
+	return func(m *StatefulServerSessionManager) { m.store = store }
+}
+
+// StatefulServerSessionManager keeps sessions in a store, under IDs that travel
+// in cookies. It is safe for concurrent use. Use
+// [NewStatefulServerSessionManager].
+type StatefulServerSessionManager struct {
+	factory SessionFactory
+	store   SessionStore
+	key     []byte // of fingerprints, where the store has none
+}
+
+// NewStatefulServerSessionManager returns a manager that keeps sessions in a
+// store.
+func NewStatefulServerSessionManager(opts ...StatefulSessionManagerOption) *StatefulServerSessionManager {
+	m := &StatefulServerSessionManager{key: make([]byte, 32)}
+	_, _ = rand.Read(m.key) // never fails, see crypto/rand
+	for _, o := range opts {
+		if o != nil {
+			o(m)
+		}
+	}
+	if m.factory == nil {
+		m.factory = NewSessionFactory(nil)
+	}
+	if m.store == nil {
+		m.store = NewSessionStore()
+	}
+	return m
+}
+
+// attempts is how often a factory may come up with an ID that is taken.
+const attempts = 3
+
+var (
+	errStore = errors.New("session: the store failed")
+	errTaken = fmt.Errorf("session: the factory returned %d IDs in a row that are taken", attempts)
+)
+
+// CreateSession makes a session and stores it. Under a middleware of this
+// package and with a [LeaseStore], the call that ctx belongs to gets its first
+// lease. Errors of a [layover.Store], such as [layover.ErrFull], are wrapped.
+func (m *StatefulServerSessionManager) CreateSession(ctx context.Context) (ServerSession, error) {
+	for range attempts {
+		s, err := m.factory.CreateSession()
+		if err != nil {
+			return nil, fmt.Errorf("session: the factory failed: %w", err)
+		}
+		if isNil(s) {
+			return nil, errors.New("session: the factory returned no session")
+		}
+		if _, err := CreateCookieForSession(s); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		if err = m.add(ctx, s); err == nil {
+			return s, nil
+		}
+		failure := fmt.Errorf("%w: %w", errStore, m.redact(errors.Join(err, m.discard(s)), s.Token()))
+		if !errors.Is(err, layover.ErrExists) {
+			return nil, failure
+		}
+	}
+	return nil, errTaken
+}
+
+// add stores a new session, and leases it where the store can do that.
+func (m *StatefulServerSessionManager) add(ctx context.Context, s ServerSession) (err error) {
+	defer contain(&err) // here, where its text can be redacted
+	store, ok := m.store.(LeaseStore)
+	if !ok {
+		// A plain store replaces what it has: look first.
+		if old, err := m.store.Get(s.Token()); err == nil && old != nil {
+			return layover.ErrExists
+		}
+		return m.store.Put(s)
+	}
+	l, err := store.Add(ctx, s, layover.Origin{})
+	if err == nil && l == nil {
+		return errors.New("the store returned no lease")
+	}
+	if err == nil {
+		callFrom(ctx).keep(l)
+	}
+	return err
+}
+
+// discard closes a session that the store has not taken, unless it is there
+// because the factory returned it before.
+func (m *StatefulServerSessionManager) discard(s ServerSession) (err error) {
+	defer contain(&err)
+	var old ServerSession
+	if store, ok := m.store.(*ExpiringSessionStore); ok {
+		old = store.peek(s.Token())
+	} else {
+		old, _ = m.store.Get(s.Token())
+	}
+	if same(old, s) {
+		return nil
+	}
+	return s.Close()
+}
+
+// same reports whether a and b are one session, as far as that can be told.
+func same(a, b ServerSession) bool {
+	return !isNil(a) && reflect.ValueOf(a).Comparable() && a == b
+}
+
+// GetSession returns the session of the context, else the first known one of
+// those that the client's cookies name, else [ErrNoSession]. Under a middleware
+// of this package and with a [LeaseStore], the call that ctx belongs to leases
+// it. A failure of the store is an error, never ErrNoSession.
+func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSession, error) {
+	//nolint:errorlint // Apache compares with != as well, so it is the bare variable.
+	if s, err := GetSessionFromContext(ctx); err != ErrNoSession {
+		return s, err
+	}
+	for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
+		if c.Value == "" {
+			continue
+		}
+		s, err := m.find(ctx, c.Value)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errStore, m.redact(err, c.Value))
+		}
+		if s != nil {
+			return s, nil
+		}
+	}
+	return nil, ErrNoSession
+}
+
+// find returns the session with this ID, nil if there is none. The client has
+// brought the ID back, which confirms the session.
+func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (_ ServerSession, err error) {
+	defer contain(&err) // here, where its text can be redacted
+	store, ok := m.store.(LeaseStore)
+	if !ok {
+		s, err := m.store.Get(id)
+		if isNotFound(err, id) || err == nil && (isNil(s) || s.Closed()) {
+			return nil, nil
+		}
+		return s, err
+	}
+	l, err := store.Acquire(ctx, id)
+	if isNotFound(err, id) || err == nil && l == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	usable := false
+	defer func() {
+		if !usable {
+			l.Release()
+		}
+	}()
+	s := l.Session()
+	if isNil(s) || s.Closed() {
+		return nil, nil
+	}
+	l.Confirm()
+	usable = true
+	callFrom(ctx).keep(l)
+	return s, nil
+}
+
+// isNotFound reports whether a store's error says that it has no such session.
+func isNotFound(err error, id string) bool {
+	return err != nil && (errors.Is(err, layover.ErrNotFound) ||
+		errors.Is(err, ErrNoSession) ||
+		status.Code(err) == codes.NotFound ||
+		err.Error() == "session with ID "+id+" not found") // Apache's store, and copies of it
+}
+
+// CloseSession removes the session from the store. Calls that still use it keep
+// it until they have ended, if the store is a [LeaseStore].
+func (m *StatefulServerSessionManager) CloseSession(session ServerSession) error {
+	if isNil(session) {
+		return ErrNoSession
+	}
+	var err error
+	if store, ok := m.store.(*ExpiringSessionStore); ok {
+		err = store.removeSession(session)
+	} else {
+		err = m.store.Remove(session.Token())
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errStore, m.redact(err, session.Token()))
+	}
+	return nil
+}
+
+// Fingerprint returns what stands for a token in errors and logs: the store's
+// where it has one.
+func (m *StatefulServerSessionManager) Fingerprint(id string) layover.Fingerprint {
+	if s, ok := m.store.(interface {
+		Fingerprint(string) layover.Fingerprint
+	}); ok {
+		return s.Fingerprint(id)
+	}
+	return layover.FingerprintOf(m.key, id)
+}
+
+// Format prints nothing of the manager's keys and sessions.
+func (m *StatefulServerSessionManager) Format(f fmt.State, _ rune) {
+	fmt.Fprint(f, "session.StatefulServerSessionManager")
+}
+
+func (m *StatefulServerSessionManager) redact(err error, id string) error {
+	return &redacted{err, id, m.Fingerprint(id)}
+}
+
+// redacted is an error of a back end whose text may quote an ID.
+type redacted struct {
+	err  error
+	id   string
+	mark layover.Fingerprint
+}
+
+// Error returns the text with the fingerprint in place of the ID.
+func (e *redacted) Error() string {
+	return "session " + e.mark.String() + ": " + withoutToken(e.err.Error(), e.id, e.mark.String())
+}
+
+// Unwrap returns the error of the back end.
+func (e *redacted) Unwrap() error { return e.err }
+
+// GoString keeps the ID out of %#v.
+func (e *redacted) GoString() string { return e.Error() }

@@ -1,0 +1,290 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"reflect"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// SessionLease is the right to use a session for one call. Release may be
+// called more than once. It is safe for concurrent use.
+type SessionLease interface {
+	// Session returns the leased session.
+	Session() ServerSession
+	// Confirm notes that a later call than the one that created the session has
+	// brought its token back, see [layover.Store.Confirm].
+	Confirm()
+	// Hold notes that the session has something that its client would miss, see
+	// [layover.Store.Hold]. Sessions of this package's own do that themselves.
+	Hold()
+	// Release gives the lease back; the idle clock starts.
+	Release()
+}
+
+// LeaseStore is a [SessionStore] that can keep a session from ending while a
+// call uses it. The managers of this package use it where a store offers it.
+type LeaseStore interface {
+	SessionStore
+	// Add stores a new session and returns its first lease. A token that is
+	// taken is [layover.ErrExists], a full store [layover.ErrFull].
+	Add(ctx context.Context, session ServerSession, origin layover.Origin) (SessionLease, error)
+	// Acquire leases the session with the given token. That there is none is
+	// [layover.ErrNotFound].
+	Acquire(ctx context.Context, id string) (SessionLease, error)
+}
+
+// ExpiringSessionStore is a [LeaseStore] in memory on a [layover.Store], safe
+// for concurrent use. Use [NewSessionStore] or [OpenSessionStore].
+//
+// It also works under Apache's manager and middleware, which know no leases:
+// there it bounds the number of sessions and ends them, but a session may end
+// while a call uses it.
+type ExpiringSessionStore struct {
+	store *layover.Store[resident]
+}
+
+var _ LeaseStore = (*ExpiringSessionStore)(nil)
+
+// resident is a session as the store keeps it. Its Close is the teardown; the
+// Close of the session itself, which handlers call, means "remove me".
+type resident struct{ ServerSession }
+
+// Close tears the session down.
+func (r resident) Close() error {
+	if own, ok := r.ServerSession.(*statefulServerSession); ok {
+		own.tearDown()
+		return nil
+	}
+	if r.Closed() {
+		return nil // its handler did
+	}
+	return r.ServerSession.Close()
+}
+
+var (
+	errClosed    = errors.New("session: the session has ended")
+	errElsewhere = errors.New("session: the session is in another store")
+)
+
+// OpenSessionStore returns an empty store. Its errors wrap
+// [layover.ErrOptions].
+func OpenSessionStore(opts ...layover.Option) (*ExpiringSessionStore, error) {
+	s, err := layover.New[resident](opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &ExpiringSessionStore{s}, nil
+}
+
+// NewSessionStore is [OpenSessionStore], but panics on options that make no
+// sense. Without options it never does.
+func NewSessionStore(opts ...layover.Option) *ExpiringSessionStore {
+	s, err := OpenSessionStore(opts...)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// Get returns the session with the given token, touches and confirms it: who
+// knows no leases, such as Apache's manager, calls Get when a client has brought
+// the token. The error is [layover.ErrNotFound] or [layover.ErrShutdown].
+func (s *ExpiringSessionStore) Get(id string) (ServerSession, error) {
+	r, err := s.store.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	_ = s.store.Confirm(id) // an error says that it ended this moment, as it may the next
+	return r.ServerSession, nil
+}
+
+// peek returns the session with the given token, nil if there is none.
+func (s *ExpiringSessionStore) peek(id string) ServerSession {
+	r, err := s.store.Peek(id)
+	if err != nil {
+		return nil
+	}
+	return r.ServerSession
+}
+
+// Put stores a session under its token. If it is there already, that is a
+// touch; if another session is, that one ends, see [layover.Store.Put]. A
+// session that was closed, or one of this package's that has left the store,
+// cannot be put again: a late save must not bring it back.
+func (s *ExpiringSessionStore) Put(session ServerSession) error {
+	isNew, err := s.receive(session)
+	if err != nil {
+		return err
+	}
+	id, origin := session.Token(), layover.Origin{Holds: holds(session)}
+	if !isNew {
+		if r, err := s.store.Get(id); err != nil || !same(r.ServerSession, session) {
+			return errClosed
+		}
+		return nil
+	}
+	if err = s.store.Put(id, resident{session}, origin); err != nil {
+		s.turnAway(session)
+		return err
+	}
+	if !origin.Holds && holds(session) { // since it was received
+		_ = s.store.Hold(id)
+	}
+	return nil
+}
+
+// Add stores a new session and returns its first lease. The errors are those of
+// [layover.Store.Add].
+func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, origin layover.Origin) (SessionLease, error) {
+	isNew, err := s.receive(session)
+	if err != nil {
+		return nil, err
+	}
+	id := session.Token()
+	if !isNew {
+		if same(s.peek(id), session) {
+			return nil, layover.ErrExists
+		}
+		return nil, errClosed
+	}
+	origin.Holds = origin.Holds || holds(session)
+	l := new(lease)
+	if l.Lease, err = s.store.Add(id, resident{session}, origin); err != nil {
+		s.turnAway(session)
+		return nil, err
+	}
+	if !origin.Holds && holds(session) { // since it was received
+		l.Hold()
+	}
+	return l, nil
+}
+
+// receive gives a session of this package's its home. It reports whether the
+// session may be filed: false if it was before. Of foreign types that is not
+// known.
+func (s *ExpiringSessionStore) receive(session ServerSession) (isNew bool, err error) {
+	if isNil(session) {
+		return false, layover.ErrInvalid
+	}
+	if session.Closed() {
+		return false, errClosed
+	}
+	own, ok := session.(*statefulServerSession)
+	if !ok || own.home.CompareAndSwap(nil, s) {
+		return true, nil
+	}
+	if own.home.Load() != s {
+		return false, errElsewhere
+	}
+	return false, nil
+}
+
+// turnAway undoes receive.
+func (s *ExpiringSessionStore) turnAway(session ServerSession) {
+	if own, ok := session.(*statefulServerSession); ok {
+		own.home.Store(nil)
+	}
+}
+
+// holds reports whether a session is known to hold something.
+func holds(session ServerSession) bool {
+	own, ok := session.(*statefulServerSession)
+	return ok && own.holds()
+}
+
+// Acquire leases the session with the given token. The error is
+// [layover.ErrNotFound] or [layover.ErrShutdown].
+func (s *ExpiringSessionStore) Acquire(_ context.Context, id string) (SessionLease, error) {
+	l := new(lease)
+	var err error
+	if l.Lease, err = s.store.Acquire(id); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Remove ends the session with the given token: at once if no call uses it,
+// else with the last of these calls. It is idempotent.
+func (s *ExpiringSessionStore) Remove(id string) error {
+	return gone(s.store.Remove(id))
+}
+
+// removeSession ends this very session, not one that has its ID by now, as far
+// as the two can be told apart.
+func (s *ExpiringSessionStore) removeSession(session ServerSession) error {
+	if !reflect.ValueOf(session).Comparable() {
+		return s.Remove(session.Token())
+	}
+	return gone(s.store.CompareAndRemove(session.Token(), resident{session}))
+}
+
+// gone turns errors that mean that a session is gone into success.
+func gone(err error) error {
+	if errors.Is(err, layover.ErrNotFound) || errors.Is(err, layover.ErrShutdown) {
+		return nil
+	}
+	return err
+}
+
+// lease is a lease on a resident.
+type lease struct{ layover.Lease[resident] }
+
+// Session returns the leased session, nil after Release.
+func (l *lease) Session() ServerSession { return l.Lease.Session().ServerSession }
+
+// Format prints a fingerprint under every verb.
+func (l *lease) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "lease of session %s", l.Fingerprint()) }
+
+// All returns the live sessions without their tokens, see [layover.Store.All].
+func (s *ExpiringSessionStore) All() iter.Seq2[layover.Info, ServerSession] {
+	return func(yield func(layover.Info, ServerSession) bool) {
+		for info, r := range s.store.All() {
+			if !yield(info, r.ServerSession) {
+				return
+			}
+		}
+	}
+}
+
+// Len returns how many sessions are live.
+func (s *ExpiringSessionStore) Len() int { return s.store.Len() }
+
+// Stats returns the store's counters.
+func (s *ExpiringSessionStore) Stats() layover.Stats { return s.store.Stats() }
+
+// Explain tells when and why a session ended, see [layover.Store.Explain].
+func (s *ExpiringSessionStore) Explain(f layover.Fingerprint) (layover.Event, bool) {
+	return s.store.Explain(f)
+}
+
+// Kill ends a session and closes it at once, also while calls use it, see
+// [layover.Store.Kill].
+func (s *ExpiringSessionStore) Kill(f layover.Fingerprint) bool { return s.store.Kill(f) }
+
+// Fingerprint returns what stands for a token in events, logs and errors.
+func (s *ExpiringSessionStore) Fingerprint(id string) layover.Fingerprint {
+	return s.store.Fingerprint(id)
+}
+
+// Reconfigure changes settings while the store runs, see
+// [layover.Store.Reconfigure].
+func (s *ExpiringSessionStore) Reconfigure(opts ...layover.Option) error {
+	return s.store.Reconfigure(opts...)
+}
+
+// Drain refuses new sessions from now on; those that exist go on.
+func (s *ExpiringSessionStore) Drain() { s.store.Drain() }
+
+// Shutdown ends all sessions and waits until they are closed, see
+// [layover.Store.Shutdown]. Call it after the server has stopped taking calls.
+func (s *ExpiringSessionStore) Shutdown(ctx context.Context) error { return s.store.Shutdown(ctx) }
+
+// Format prints the number of sessions under every verb.
+func (s *ExpiringSessionStore) Format(f fmt.State, verb rune) { s.store.Format(f, verb) }
