@@ -1080,7 +1080,7 @@ func TestInvariant11Secret(t *testing.T) {
 		for name, text := range map[string]string{"a printed value": out.String(), "the log": log.String()} {
 			for line := range strings.Lines(text) {
 				for _, form := range []string{
-					secret, "4f9c", fmt.Sprintf("%x", secret), secretKey[:8], fmt.Sprintf("%x", secretKey), strings.Trim(fmt.Sprint([]byte(secretKey)), "[]"),
+					secret, "4f9c", fmt.Sprintf("%x", secret), secretKey[:8], fmt.Sprintf("%x", secretKey), strings.Trim(fmt.Sprintf("%d", []byte(secretKey)), "[]"),
 				} {
 					if i := strings.Index(line, form); i >= 0 {
 						t.Errorf("%s tells a secret: %.60q ... %.90q", name, line, line[max(0, i-30):])

@@ -6,8 +6,9 @@ package eviction
 import (
 	"testing"
 
-	"github.com/c8e4ff29/layover/lru"
 	"pgregory.net/rapid"
+
+	"github.com/c8e4ff29/layover/lru"
 )
 
 func TestAssuredDoesWhatTheModelDoes(t *testing.T) {

@@ -44,6 +44,7 @@ import (
 // ever goes up.
 type Class uint8
 
+// The classes, in the order in which sessions leave.
 const (
 	Empty     Class = iota // unconfirmed, holds nothing
 	Holding                // unconfirmed, has or had an option or a resource

@@ -7,8 +7,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/c8e4ff29/layover/lru"
 	"pgregory.net/rapid"
+
+	"github.com/c8e4ff29/layover/lru"
 )
 
 // guest is an element of the tests. used, busy and taken are what a store would

@@ -8,8 +8,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/c8e4ff29/layover/lru"
 	"pgregory.net/rapid"
+
+	"github.com/c8e4ff29/layover/lru"
 )
 
 type item struct {

@@ -299,7 +299,7 @@ func TestManagerFingerprint(t *testing.T) {
 	}
 	one := session.NewStatefulServerSessionManager(session.WithStore(apache.NewSessionStore()))
 	two := session.NewStatefulServerSessionManager(session.WithStore(apache.NewSessionStore()))
-	if one.Fingerprint("x") != one.Fingerprint("x") || one.Fingerprint("x") == one.Fingerprint("y") {
+	if x := one.Fingerprint("x"); x != one.Fingerprint("x") || x == one.Fingerprint("y") {
 		t.Error("a fingerprint does not tell one ID from another")
 	}
 	if one.Fingerprint("x") == two.Fingerprint("x") {

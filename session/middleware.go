@@ -126,7 +126,7 @@ func (m *ServerSessionMiddleware) CallCompleted(ctx context.Context, _ error) {
 	}
 	for _, err := range []error{m.complete(ctx, c), c.end()} {
 		if err != nil {
-			m.report(ctx, "layover: a call's session could not be settled", err)
+			_ = m.report(ctx, "layover: a call's session could not be settled", err) // too late to tell the client
 		}
 	}
 }
