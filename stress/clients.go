@@ -1,0 +1,519 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/c8e4ff29/layover/session"
+)
+
+// kind is a way to treat a server. A client of it goes round and round until
+// the run ends.
+type kind struct {
+	name    string
+	share   int  // of the population
+	cookies bool // it has a jar
+	till    tide // from which on it rests
+	round   func(*client, context.Context, *rand.Rand)
+}
+
+// kinds are the parts of the population. To add a scenario, add a line.
+var kinds = []kind{
+	{"well-behaved", 12, true, slack, (*client).behave},
+	{"cookie-less", 8, false, low, (*client).flood},
+	{"vanishing", 4, true, slack, (*client).vanish},
+	{"slow streams", 4, true, never, (*client).stream},
+	{"garbage", 2, true, slack, (*client).garble},
+	{"concurrent", 2, true, low, (*client).race},
+}
+
+// tide is what time it is. At high tide so many sessions are made that some are
+// evicted. At low tide they have the time to expire. At slack water hardly any
+// are made, so that nothing but the store's own timer ends them.
+type tide int
+
+const (
+	high tide = iota
+	low
+	slack
+	never
+)
+
+func (p *population) tide(now time.Time) tide {
+	const highs, lows = 2, 1 // idle timeouts
+	length := (highs+lows+1)*p.idle + p.idle/4 + grace
+	switch at := now.Sub(p.began) % length; {
+	case at < highs*p.idle:
+		return high
+	case at < (highs+lows)*p.idle:
+		return low
+	}
+	return slack
+}
+
+// population is all clients.
+type population struct {
+	config
+	addr   string
+	began  time.Time
+	watch  *watch
+	meter  *meter
+	counts []int           // of clients, by kind
+	rounds []atomic.Uint64 // by kind
+	calls  []atomic.Uint64 // by kind
+	all    sync.WaitGroup
+}
+
+func newPopulation(c config, addr string, w *watch, m *meter, began time.Time) *population {
+	return &population{config: c, addr: addr, began: began, watch: w, meter: m,
+		counts: split(c.clients), rounds: make([]atomic.Uint64, len(kinds)), calls: make([]atomic.Uint64, len(kinds))}
+}
+
+// split gives every kind one client and its share of the others.
+func split(clients int) []int {
+	total, counts := 0, make([]int, len(kinds))
+	for _, k := range kinds {
+		total += k.share
+	}
+	rest := clients - len(kinds)
+	for i, k := range kinds {
+		counts[i] = 1 + rest*k.share/total
+	}
+	counts[0] += clients - sum(counts)
+	return counts
+}
+
+func sum(all []int) (n int) {
+	for _, c := range all {
+		n += c
+	}
+	return n
+}
+
+// decisions returns what a client decides by in one round, whatever happened in
+// the rounds before.
+func decisions(seed uint64, client, round int) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, uint64(client)<<32|uint64(round)))
+}
+
+// upTo returns a random duration below d.
+func upTo(rng *rand.Rand, d time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(d))) }
+
+// start starts the clients; they end with ctx.
+func (p *population) start(ctx context.Context) {
+	id := 0
+	for k := range kinds {
+		for range p.counts[k] {
+			c := &client{population: p, kind: k, id: id}
+			p.all.Go(func() { c.live(ctx) })
+			id++
+		}
+	}
+}
+
+// wait returns when all clients have ended.
+func (p *population) wait() { p.all.Wait() }
+
+// client is one client. Its methods are called by one goroutine.
+type client struct {
+	*population
+	kind, id int
+	sql      *flightsql.Client
+	jar      *jar
+	own      ownSession
+}
+
+// ownSession is what a client knows of its session.
+type ownSession struct {
+	mark   string // fingerprint; empty: it has none
+	schema string
+	last   span // the last call that used it
+	closed bool
+}
+
+// span is the time that a call took, as its client saw it.
+type span struct{ start, end time.Time }
+
+func (c *client) live(ctx context.Context) {
+	defer c.disconnect()
+	for round := 0; ctx.Err() == nil; round++ {
+		for c.tide(time.Now()) >= kinds[c.kind].till && pause(ctx, c.idle/16) {
+		}
+		if ctx.Err() == nil && c.connect() {
+			kinds[c.kind].round(c, ctx, decisions(c.seed, c.id, round))
+			c.rounds[c.kind].Add(1)
+		}
+	}
+}
+
+// connect makes a connection, with an empty jar, unless there is one.
+func (c *client) connect() bool {
+	if c.sql != nil {
+		return true
+	}
+	if c.own, c.jar = (ownSession{}), nil; kinds[c.kind].cookies {
+		c.jar = newJar()
+	}
+	sql, err := flightsql.NewClient(c.addr, nil, []flight.ClientMiddleware{c.jar.middleware()},
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c.sql = sql
+	return c.watch.expect(answered, err == nil, "a client cannot be made: %v", err)
+}
+
+// disconnect closes the connection without a word to the server.
+func (c *client) disconnect() {
+	if c.sql != nil {
+		_ = c.sql.Close()
+		c.sql = nil
+	}
+}
+
+// behave is the model client: it sets a schema, runs queries that depend on it,
+// asks for it and closes its session. Now and then it is away for longer than
+// the idle timeout, or stays for another round.
+func (c *client) behave(ctx context.Context, rng *rand.Rand) {
+	schema, queries := fmt.Sprint("schema", rng.IntN(1000)), 1+rng.IntN(8)
+	away, stays := rng.IntN(16) == 0, rng.IntN(4) == 0
+	if !c.set(ctx, schema) {
+		return
+	}
+	for range queries {
+		if !c.query(ctx) || !pause(ctx, upTo(rng, c.idle/8)) {
+			return
+		}
+	}
+	if away && !pause(ctx, c.idle+upTo(rng, c.idle/4)) {
+		return
+	}
+	if c.get(ctx) && !stays {
+		c.close(ctx)
+	}
+}
+
+// flood is a client without cookies, as most are by default: each of its calls
+// makes the server think of a new client.
+func (c *client) flood(ctx context.Context, rng *rand.Rand) {
+	switch rng.IntN(8) {
+	case 0:
+		c.get(ctx)
+	case 1:
+		c.close(ctx)
+	default:
+		c.query(ctx)
+	}
+	pause(ctx, upTo(rng, 5*time.Millisecond))
+}
+
+// vanish sets an option, may use the session, and is never seen again: the
+// connection ends without CloseSession, sometimes in the middle of a stream.
+func (c *client) vanish(ctx context.Context, rng *rand.Rand) {
+	defer c.disconnect()
+	schema, queries, streams := fmt.Sprint("lost", rng.IntN(1000)), max(0, rng.IntN(6)-2), rng.IntN(4) == 0
+	if !c.set(ctx, schema) {
+		return
+	}
+	for range queries {
+		if !c.query(ctx) {
+			return
+		}
+	}
+	if streams {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer time.AfterFunc(upTo(rng, c.idle/4), cancel).Stop()
+		c.run(ctx, fmt.Sprintf(streamSchema, 8, c.idle/4))
+	}
+	pause(ctx, upTo(rng, c.idle/4))
+}
+
+// stream sets a schema and reads results that take longer to come than the idle
+// timeout, all of which must be of that schema, also when the session's
+// lifetime ends meanwhile. It never closes its session.
+func (c *client) stream(ctx context.Context, rng *rand.Rand) {
+	schema, anew := fmt.Sprint("slow", rng.IntN(1000)), rng.IntN(4) == 0
+	if (anew || c.own.mark == "" || c.own.schema == defaultSchema) && !c.set(ctx, schema) {
+		return
+	}
+	if c.run(ctx, fmt.Sprintf(streamSchema, 7, c.idle/4)) && c.query(ctx) {
+		pause(ctx, upTo(rng, c.idle/8))
+	}
+}
+
+// garble sends cookies that are malformed, unknown, foreign or too large; every
+// call must be answered. Among them may be its own one, in whatever shape:
+// then it must find its session.
+func (c *client) garble(ctx context.Context, rng *rand.Rand) {
+	if c.own.mark == "" && !c.set(ctx, fmt.Sprint("garbage", rng.IntN(1000))) {
+		return
+	}
+	const name = session.StatefulSessionCookieName
+	id, unknown := c.jar.value(name), fmt.Sprintf("%08x-0000-4000-8000-%012x", rng.Uint32(), rng.Uint32())
+	choice := rng.IntN(12)
+	lines, mine := [][]string{
+		0:  {name + `="` + id + `"`},
+		1:  {"AWSALB=a/b+c==;" + name + "=" + id + ";x=y"},
+		2:  {`$Version=1; ` + name + `="` + id + `"; $Path="/"`},
+		3:  {name + "=" + unknown + "; " + name + "=" + id},
+		4:  {"AWSALB=x", name + "=" + id},
+		5:  {name + "=" + unknown},
+		6:  {name + `="` + unknown},
+		7:  {name, name + "=", "=" + id, ";;;==,", name + `="";` + name + "= "},
+		8:  {name + "=" + strings.Repeat("x", 4<<10)},
+		9:  {strings.Repeat(name+"="+unknown+"; ", 50)},
+		10: {noise(rng, 200), noise(rng, 20) + ";" + noise(rng, 20), name + "=" + noise(rng, 40)},
+		11: {"big=" + strings.Repeat("x", 2*maxHeaderBytes)},
+	}[choice], choice < 5
+	if c.garbled(ctx, lines, mine) && c.query(ctx) {
+		pause(ctx, upTo(rng, c.idle/16))
+	}
+}
+
+// garbled runs a query with these cookies instead of those in the jar. mine
+// says that they name the client's own session. It reports whether the client
+// can go on.
+func (c *client) garbled(ctx context.Context, lines []string, mine bool) bool {
+	before := c.own.mark
+	seen := func(r reply, s span) {
+		switch {
+		case !mine:
+			c.watch.expect(own, r.session != before, "a client was handed its session %s for the cookies %.200q, expected another one", before, lines)
+		case c.own.mark == before: // else it is lost, and these cookies bring nothing back
+			c.follow(r, s)
+		}
+	}
+	schemas, ok := c.execute(withCookies(ctx, lines), showSchema, seen, codes.Internal)
+	if c.own.mark != before { // which the jar has not been told
+		c.disconnect()
+		return false
+	}
+	if !ok || !mine {
+		return ctx.Err() == nil
+	}
+	return c.sees(schemas)
+}
+
+// noise returns printable characters.
+func noise(rng *rand.Rand, n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = ' ' + byte(rng.IntN('~'-' '+1))
+	}
+	return string(b)
+}
+
+// race has several calls use a session while another one closes it. Those that
+// got it must see its schema to their end, the others the default one; those
+// that begin after the answer to CloseSession must not get it.
+func (c *client) race(ctx context.Context, rng *rand.Rand) {
+	defer c.disconnect()
+	schema, delay := fmt.Sprint("raced", rng.IntN(1000)), upTo(rng, 10*time.Millisecond)
+	if !c.set(ctx, schema) {
+		return
+	}
+	var closed atomic.Pointer[time.Time]
+	var all sync.WaitGroup
+	for range raceCalls {
+		all.Go(func() {
+			for range raceCalls {
+				var want string
+				schemas, ok := c.execute(ctx, fmt.Sprintf(streamSchema, 3, 2*time.Millisecond), func(r reply, s span) {
+					if want = defaultSchema; r.session != c.own.mark {
+						return
+					}
+					want = schema
+					if at := closed.Load(); at != nil {
+						c.watch.expect(notStale, s.start.Before(*at), "session %s was handed out after CloseSession had been answered", r.session)
+					}
+				})
+				for _, got := range schemas {
+					c.watch.expect(own, got == want, "a call beside CloseSession saw schema %q, expected %q", got, want)
+				}
+				if !ok {
+					return
+				}
+			}
+		})
+	}
+	if pause(ctx, delay) {
+		if _, s, err := c.call(ctx, closeSession, c.askClose); err == nil {
+			closed.Store(&s.end)
+		}
+	}
+	all.Wait()
+	pause(ctx, upTo(rng, c.idle/16))
+}
+
+const raceCalls = 4
+
+// follow notes which session served a call, and checks that it is the right
+// one.
+func (c *client) follow(r reply, s span) {
+	switch {
+	case r.session == c.own.mark && c.jar == nil:
+		c.watch.expect(own, false, "a client without cookies was handed session %s twice", r.session)
+	case r.session == c.own.mark:
+		unused := s.start.Sub(c.own.last.end)
+		c.watch.expect(notStale, !c.own.closed, "session %s was handed out after its client had closed it", r.session)
+		c.watch.expect(notStale, unused < c.idle, "session %s was handed out after its client had not used it for %s, expected less than %s", r.session, unused, c.idle)
+		c.own.last = s
+		return
+	case c.own.mark != "" && c.jar != nil && !c.own.closed:
+		c.watch.lost(c.own.mark, s.end.Sub(c.own.last.start))
+	}
+	c.own = ownSession{mark: r.session, schema: defaultSchema, last: s}
+}
+
+// set sets the schema. Like the others it reports whether the call went well.
+func (c *client) set(ctx context.Context, schema string) bool {
+	var result *flight.SetSessionOptionsResult
+	value, _ := flight.NewSessionOptionValue(schema)
+	r, s, err := c.call(ctx, setOptions, func(ctx context.Context) (err error) {
+		result, err = c.sql.SetSessionOptions(ctx, &flight.SetSessionOptionsRequest{
+			SessionOptions: map[string]*flight.SessionOptionValue{optionName: &value}})
+		return err
+	})
+	if err != nil {
+		return false
+	}
+	c.follow(r, s)
+	c.own.schema = schema
+	return c.watch.expect(answered, len(result.GetErrors()) == 0, "SetSessionOptions was answered with %v, expected no errors", result.GetErrors())
+}
+
+// get asks for the schema. Who has no session gets NotFound.
+func (c *client) get(ctx context.Context) bool {
+	var result *flight.GetSessionOptionsResult
+	r, s, err := c.call(ctx, getOptions, func(ctx context.Context) (err error) {
+		result, err = c.sql.GetSessionOptions(ctx, &flight.GetSessionOptionsRequest{})
+		return err
+	}, codes.NotFound)
+	if err != nil && status.Code(err) != codes.NotFound {
+		return false
+	}
+	known := r.session == c.own.mark
+	c.follow(r, s)
+	c.watch.expect(answered, known == (err == nil), "GetSessionOptions of a session that the client had (%t) was answered with %s", known, status.Code(err))
+	if err != nil {
+		return false
+	}
+	schema := result.GetSessionOptions()[optionName].GetStringValue()
+	return c.watch.expect(own, schema == c.own.schema, "GetSessionOptions of session %s returned schema %q, expected %q", r.session, schema, c.own.schema)
+}
+
+// close asks for the end of the session.
+func (c *client) close(ctx context.Context) {
+	if r, s, err := c.call(ctx, closeSession, c.askClose); err == nil {
+		c.follow(r, s)
+		c.own.closed = true
+	}
+}
+
+func (c *client) askClose(ctx context.Context) error {
+	result, err := c.sql.CloseSession(ctx, &flight.CloseSessionRequest{})
+	if err == nil {
+		c.watch.expect(answered, result.GetStatus() == flight.CloseSessionResultClosed, "CloseSession was answered with %s, expected CLOSED", result.GetStatus())
+	}
+	return err
+}
+
+func (c *client) query(ctx context.Context) bool { return c.run(ctx, showSchema) }
+
+// run runs a query, every batch of which must show the client's schema.
+func (c *client) run(ctx context.Context, query string) bool {
+	schemas, ok := c.execute(ctx, query, c.follow)
+	return ok && c.sees(schemas)
+}
+
+// sees checks the schemas that a query's batches saw.
+func (c *client) sees(schemas []string) bool {
+	for i, schema := range schemas {
+		if !c.watch.expect(own, schema == c.own.schema, "batch %d of a query in session %s saw schema %q, expected %q", i, c.own.mark, schema, c.own.schema) {
+			return false
+		}
+	}
+	return true
+}
+
+// execute runs a query and returns the schema that each batch saw. seen is told
+// of both its calls.
+func (c *client) execute(ctx context.Context, query string, seen func(reply, span), allowed ...codes.Code) (schemas []string, ok bool) {
+	var info *flight.FlightInfo
+	r, s, err := c.call(ctx, getInfo, func(ctx context.Context) (err error) {
+		info, err = c.sql.Execute(ctx, query)
+		return err
+	}, allowed...)
+	if err != nil {
+		return nil, false
+	}
+	seen(r, s)
+	o := doGet
+	if query != showSchema {
+		o = streamed
+	}
+	r, s, err = c.call(ctx, o, func(ctx context.Context) error {
+		rows, err := c.sql.DoGet(ctx, info.GetEndpoint()[0].GetTicket())
+		if err != nil {
+			return err
+		}
+		defer rows.Release()
+		for rows.Next() {
+			schemas = append(schemas, strings.Clone(rows.RecordBatch().Column(0).(*array.String).Value(0)))
+		}
+		return rows.Err()
+	}, allowed...)
+	if err != nil {
+		return nil, false
+	}
+	seen(r, s)
+	return schemas, c.watch.expect(answered, len(schemas) > 0, "a query returned no batch")
+}
+
+// answerTime is how long an answer may take, beside what a stream takes by its
+// nature.
+const answerTime = 10 * time.Second
+
+// call does one call and checks that it is answered with OK, with one of the
+// allowed codes, or with the one of a full store, see [watch.refused]. It may
+// be called by several goroutines.
+func (c *client) call(ctx context.Context, o op, f func(context.Context) error, allowed ...codes.Code) (reply, span, error) {
+	replyCtx, r := withReply(ctx)
+	timeCtx, cancel := context.WithTimeout(replyCtx, answerTime+2*c.idle)
+	defer cancel()
+	s := span{start: time.Now()}
+	err := f(timeCtx)
+	s.end = time.Now()
+	if ctx.Err() != nil { // the client itself went away
+		return *r, s, ctx.Err()
+	}
+	code := status.Code(err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		code = codes.DeadlineExceeded
+	}
+	c.calls[c.kind].Add(1)
+	latency := s.end.Sub(s.start)
+	if o == streamed && !r.first.IsZero() {
+		latency = r.first.Sub(s.start)
+	}
+	c.meter.record(o, latency, code)
+	ok := err == nil && r.session != "" || code == codes.ResourceExhausted || slices.Contains(allowed, code)
+	c.watch.expect(answered, ok, "%s was answered with %s after %s by session %q, expected OK by a session: %v", o, code, s.end.Sub(s.start), r.session, err)
+	return *r, s, err
+}

@@ -1,0 +1,255 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"google.golang.org/grpc/codes"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// op is a kind of call.
+type op int
+
+const (
+	getInfo op = iota
+	doGet
+	streamed
+	setOptions
+	getOptions
+	closeSession
+	ops
+)
+
+// String returns the name of the call.
+func (o op) String() string {
+	return [ops]string{"GetFlightInfo", "DoGet", "DoGet, stream *", "SetSessionOptions", "GetSessionOptions", "CloseSession"}[o]
+}
+
+// meter measures. Safe for concurrent use, but for what run sets at the end.
+type meter struct {
+	config
+	began time.Time
+	took  time.Duration
+
+	mu       sync.Mutex
+	latency  [ops]*hdrhistogram.Histogram // microseconds
+	errors   [ops]uint64
+	codes    map[codes.Code]uint64
+	calls    uint64
+	peakHeap uint64
+
+	goroutines, heap uint64 // in the end
+	peakGoroutines   uint64
+}
+
+func newMeter(c config) *meter {
+	m := &meter{config: c, began: time.Now(), codes: make(map[codes.Code]uint64)}
+	for o := range m.latency {
+		m.latency[o] = hdrhistogram.New(1, time.Hour.Microseconds(), 2)
+	}
+	return m
+}
+
+func (m *meter) record(o op, d time.Duration, code codes.Code) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls++
+	_ = m.latency[o].RecordValue(max(1, d.Microseconds())) // only what lasts an hour is too much
+	if code != codes.OK {
+		m.errors[o]++
+		m.codes[code]++
+	}
+}
+
+// sample notes how much there is of what should be little.
+func (m *meter) sample() (heap, goroutines uint64) {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	heap, goroutines = s[0].Value.Uint64(), uint64(runtime.NumGoroutine())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.peakHeap, m.peakGoroutines = max(m.peakHeap, heap), max(m.peakGoroutines, goroutines)
+	return heap, goroutines
+}
+
+// totals returns the numbers of calls and of errors so far.
+func (m *meter) totals() (calls, errors uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.codes {
+		errors += n
+	}
+	return m.calls, errors
+}
+
+// progress shows how it goes: on one line that changes in place on a terminal,
+// else on a new line every second.
+type progress struct {
+	out      io.Writer
+	terminal bool
+	shown    time.Time
+	calls    uint64 // when last shown
+}
+
+func newProgress(f *os.File) *progress {
+	info, err := f.Stat()
+	return &progress{out: f, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0}
+}
+
+// columns is how wide anything may be.
+const columns = 100
+
+func (p *progress) show(m *meter, s layover.Stats) {
+	heap, goroutines := m.sample()
+	every, now := time.Second, time.Now()
+	if p.terminal {
+		every = 250 * time.Millisecond
+	}
+	since := now.Sub(p.shown)
+	if p.shown.IsZero() {
+		since = now.Sub(m.began)
+	}
+	if since < every {
+		return
+	}
+	calls, errors := m.totals()
+	line := fmt.Sprintf("%3.0fs live %d/%d new %s  %s  %s/s err %s  %d MiB %d gor",
+		now.Sub(m.began).Seconds(), s.Live, m.max, short(s.Created), ended(s.Ended, brief, short, " "),
+		short(uint64(float64(calls-p.calls)/since.Seconds())), short(errors), heap>>20, goroutines)
+	p.shown, p.calls = now, calls
+	line = line[:min(len(line), columns)]
+	if p.terminal {
+		fmt.Fprintf(p.out, "\r%-*s", columns-1, line[:min(len(line), columns-1)])
+	} else {
+		fmt.Fprintln(p.out, line)
+	}
+}
+
+// end erases the line.
+func (p *progress) end() {
+	if p.terminal {
+		fmt.Fprintf(p.out, "\r%*s\r", columns-1, "")
+	}
+}
+
+// ended lists how many sessions ended for which reasons.
+func ended(all layover.Ends, name func(layover.Reason) string, number func(uint64) string, separator string) string {
+	var parts []string
+	for r, n := range all {
+		if n > 0 {
+			parts = append(parts, name(layover.Reason(r))+" "+number(n))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, separator)
+}
+
+// brief returns the first letters of a reason.
+func brief(r layover.Reason) string { return r.String()[:3] }
+
+// report writes everything that is known in the end.
+func (m *meter) report(out io.Writer, c config, w *watch, s layover.Stats, p *population) {
+	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	line("stress: %d clients for %.1fs of %s, idle timeout %s, lifetime %s, at most %d sessions", c.clients, m.took.Seconds(), c.duration, c.idle, c.lifetime(), c.max)
+	line("repeat with: go run ./stress -duration %s -clients %d -idle %s -max %d -seed %d\n", c.duration, c.clients, c.idle, c.max, c.seed)
+
+	line("%-22s %10s %10s %10s", "clients", "number", "rounds", "calls")
+	for k, kind := range kinds {
+		line("  %-20s %10d %10s %10s", kind.name, p.counts[k], count(p.rounds[k].Load()), count(p.calls[k].Load()))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	line("\n%-22s %10s %10s %10s %10s %10s %10s", "calls", "number", "per s", "errors", "p50 ms", "p99 ms", "p99.9 ms")
+	for o, h := range m.latency {
+		ms := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
+		line("  %-20s %10s %10.0f %10s %10.2f %10.2f %10.2f", op(o), count(uint64(h.TotalCount())),
+			float64(h.TotalCount())/m.took.Seconds(), count(m.errors[o]), ms(50), ms(99), ms(99.9))
+	}
+	line("  * until the first message came")
+	line("\n%-13s %s", "errors", m.errorList())
+	line("%-13s created %s, confirmed %s, refused %s, peak %d of %d", "sessions", count(s.Created), count(s.EverConfirmed), count(s.Refused), s.Peak, c.max)
+	line("%-13s %s", "  ended", ended(s.Ended, layover.Reason.String, count, ", "))
+	line("%-13s %s at the start, %s at the peak, %s at the end", "heap", size(w.before.heap), size(m.peakHeap), size(m.heap))
+	line("%-13s %d at the start, %d at the peak, %d at the end", "goroutines", w.before.goroutines, m.peakGoroutines, m.goroutines)
+	m.verdicts(line, w, s)
+}
+
+func (m *meter) errorList() string {
+	var parts []string
+	for code, n := range m.codes {
+		parts = append(parts, code.String()+" "+count(n))
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
+
+func (m *meter) verdicts(line func(string, ...any), w *watch, s layover.Stats) {
+	w.verdicts.mu.Lock()
+	defer w.verdicts.mu.Unlock()
+	line("\n%-12s %10s   %s", "promises", "checks", "")
+	held := 0
+	for i, text := range promiseTexts {
+		verdict := "held"
+		switch {
+		case w.broken[i] != "":
+			verdict = "BROKEN"
+		case w.checks[i] == 0:
+			verdict = "not tested"
+		default:
+			held++
+		}
+		line("  %-10s %10s   %s", verdict, count(w.checks[i]), text)
+	}
+	if w.first != "" {
+		for i := range w.broken {
+			if w.broken[i] != "" && w.broken[i] != w.first {
+				line("also broken: %s", w.broken[i])
+			}
+		}
+		line("\nFAILED: %s", w.first)
+		return
+	}
+	line("\nok: %d promises held in %.1fs, with %s calls and %s sessions", held, m.took.Seconds(), count(m.calls), count(s.Created))
+}
+
+// count writes a number with separators.
+func count(n uint64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// short writes a number in few characters.
+func short(n uint64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprint(n)
+	case n < 10_000:
+		return fmt.Sprintf("%.1fk", float64(n)/1000)
+	case n < 1_000_000:
+		return fmt.Sprintf("%dk", n/1000)
+	}
+	return fmt.Sprintf("%.1fM", float64(n)/1e6)
+}
+
+func size(bytes uint64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }

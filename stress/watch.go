@@ -1,0 +1,597 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// promise is one of the store's that the watch checks.
+type promise int
+
+const (
+	bounded promise = iota
+	ordered
+	closedOnce
+	notInUse
+	notStale
+	notEarly
+	prompt
+	assured
+	own
+	explained
+	answered
+	clean
+	promises
+)
+
+// grace is what the store is allowed on top of a deadline where something must
+// happen in time, and by how much a lookup may be seen late. See allowance.
+const grace = time.Second
+
+var promiseTexts = [promises]string{
+	bounded:    "live sessions never exceed the maximum",
+	ordered:    "created, confirmed and ended in this order, once each, for one reason",
+	closedOnce: "every session that was stored is closed exactly once",
+	notInUse:   "none is closed, evicted or idled out while a call uses it",
+	notStale:   "none is handed out after its deadline or its end",
+	notEarly:   "none ends before its deadline, unless closed or for want of room",
+	prompt:     "what has expired, or was closed by its client, is gone within " + grace.String(),
+	assured:    "confirmed ones are not evicted while newcomers could leave instead",
+	own:        "every call sees its own session and the options that were set in it",
+	explained:  "a client loses its session only for a reason that the store explains",
+	answered:   "every call is answered, as the protocol has it",
+	clean:      "after the shutdown nothing is left",
+}
+
+// verdicts are what became of the promises. Safe for concurrent use.
+type verdicts struct {
+	mu     sync.Mutex
+	checks [promises]uint64
+	broken [promises]string // the first sentence of each
+	first  string
+	failed chan struct{} // closed with the first
+}
+
+// expect notes one check of a promise and returns ok. The sentence is for when
+// it is not: what was expected, and what was found.
+func (v *verdicts) expect(p promise, ok bool, sentence string, args ...any) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.checks[p]++
+	if ok || v.broken[p] != "" {
+		return ok
+	}
+	for i, arg := range args {
+		if d, ok := arg.(time.Duration); ok {
+			args[i] = d.Round(time.Microsecond)
+		}
+	}
+	v.broken[p] = fmt.Sprintf(sentence, args...)
+	if v.first == "" {
+		v.first = v.broken[p]
+		close(v.failed)
+	}
+	return ok
+}
+
+// patience returns how long to wait for what should be over: less when there is
+// a broken promise to be told.
+func (v *verdicts) patience() time.Duration {
+	if v.verdict() != nil {
+		return 2 * time.Second
+	}
+	return 15 * time.Second
+}
+
+// verdict returns the first broken promise as an error.
+func (v *verdicts) verdict() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.first == "" {
+		return nil
+	}
+	return errors.New(v.first)
+}
+
+// record is what the watch knows of one session, under its mutex.
+type record struct {
+	mark layover.Fingerprint
+
+	// From the observer.
+	created, confirmed, ended bool
+	createdAt, endedAt        time.Time
+	reason                    layover.Reason
+	nth                       uint64 // to end
+
+	// From the middlewares: the calls that use it.
+	calls      int       // ever
+	running    int       // now, from around the lease
+	inside     int       // now, from inside the lease
+	firstStart time.Time // of the first call, before the session was made for it
+	entered    time.Time // the same, after
+	lastStart  time.Time // of the latest call
+	lastLeft   time.Time // the latest end of a use, before its lease was given back
+	lastDone   time.Time // the same, after
+
+	held     bool      // an option was set
+	closedAt time.Time // a client asked for its end; zero: none did
+
+	resource bool // it is of the type with a resource
+	closes   int
+}
+
+// call is one call as the middlewares around and inside the session middleware
+// see it.
+type call struct {
+	start time.Time
+	used  *record // the session that it got, nil if none
+	fresh bool    // the session was made for it
+}
+
+// watch keeps books about every session and compares them with what the store
+// does. Its methods may be called by any goroutine. Times are handed to it, so
+// that a test can tell it any history.
+type watch struct {
+	verdicts
+	config
+	explain func(layover.Fingerprint) (layover.Event, bool)
+	before  struct{ goroutines, heap uint64 } // before anything was started
+
+	mu          sync.Mutex
+	running     int                // calls
+	peak        int                // of them
+	waiting     map[*call]struct{} // those that may have got a session, but have not told which
+	sessions    map[layover.Fingerprint]*record
+	live        map[*record]struct{} // created, not ended
+	unclosed    map[*record]struct{} // ended, with a resource that is still open
+	ends        []*record            // in order, so that they can be forgotten
+	unconfirmed int                  // of the live ones
+	endsInUse   int
+	counts      struct{ created, ended, opened, closed uint64 }
+	stopped     bool          // the shutdown has begun
+	polled      time.Time     // when poll was last called
+	probed      time.Time     // when the probe that is on its way began
+	late        time.Duration // by how much polls and probes were late lately
+}
+
+func newWatch(c config) *watch {
+	w := &watch{
+		config:   c,
+		explain:  func(layover.Fingerprint) (layover.Event, bool) { return layover.Event{}, false },
+		sessions: make(map[layover.Fingerprint]*record),
+		live:     make(map[*record]struct{}),
+		unclosed: make(map[*record]struct{}),
+		waiting:  make(map[*call]struct{}),
+	}
+	w.failed = make(chan struct{})
+	w.before.goroutines, w.before.heap = uint64(runtime.NumGoroutine()), heap()
+	return w
+}
+
+// record returns the books of a session. Events and calls may come in any
+// order. The caller holds the mutex.
+func (w *watch) record(f layover.Fingerprint) *record {
+	r := w.sessions[f]
+	if r == nil {
+		r = &record{mark: f}
+		w.sessions[f] = r
+	}
+	return r
+}
+
+// timeout returns how long r may go unused.
+func (w *watch) timeout(r *record) time.Duration {
+	switch {
+	case r.calls > 1: // so it is confirmed
+		return w.idle
+	case r.held:
+		return w.holding()
+	}
+	return w.empty()
+}
+
+// observe is the store's observer: it gets the events in the order in which
+// they happened.
+func (w *watch) observe(ev layover.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.record(ev.Fingerprint)
+	switch ev.Kind {
+	case layover.EventCreated:
+		w.expect(ordered, !r.ended, "session %s was created after it had ended, expected never", r.mark)
+		w.expect(ordered, !r.created, "session %s was created twice, expected once", r.mark)
+		r.created, r.createdAt = true, ev.At
+		w.live[r] = struct{}{}
+		w.unconfirmed++
+		w.counts.created++
+		w.expect(bounded, len(w.live) <= w.max, "%d sessions were live at once, expected at most %d", len(w.live), w.max)
+	case layover.EventConfirmed:
+		w.expect(ordered, r.created && !r.confirmed && !r.ended,
+			"session %s was confirmed when %s, expected once, after its creation and before its end", r.mark, r.stage())
+		r.confirmed = true
+		w.unconfirmed--
+	case layover.EventEnded:
+		w.counts.ended++
+		if !w.expect(ordered, r.created && !r.ended, "session %s ended (%s) when %s, expected once, after its creation", r.mark, ev.Reason, r.stage()) {
+			return
+		}
+		w.judge(r, ev)
+		r.ended, r.endedAt, r.reason, r.nth = true, ev.At, ev.Reason, w.counts.ended
+		w.ends = append(w.ends, r)
+		delete(w.live, r)
+		if !r.confirmed {
+			w.unconfirmed--
+		}
+		if r.resource && r.closes == 0 {
+			w.unclosed[r] = struct{}{}
+		}
+	}
+}
+
+// stage says how far a session has come according to its events.
+func (r *record) stage() string {
+	switch {
+	case r.ended:
+		return "it had ended already"
+	case r.confirmed:
+		return "it was confirmed already"
+	case r.created:
+		return "it was created"
+	}
+	return "it was not created yet"
+}
+
+// judge checks the end of a session against the reason that is given for it.
+func (w *watch) judge(r *record, ev layover.Event) {
+	unused, age := ev.At.Sub(r.lastLeft), ev.At.Sub(r.firstStart)
+	w.expect(notStale, !r.lastStart.After(ev.At.Add(grace)),
+		"session %s was handed out %s after it had ended (%s), expected never", r.mark, r.lastStart.Sub(ev.At), ev.Reason)
+	switch ev.Reason {
+	case layover.ReasonIdle, layover.ReasonUnconfirmed:
+		w.idled(r, ev)
+		w.expect(ordered, r.confirmed == (ev.Reason == layover.ReasonIdle), "session %s ended as %s when %s", r.mark, ev.Reason, r.stage())
+		w.expect(notEarly, unused >= w.timeout(r), "session %s ended (%s) %s after its last use, expected at least %s", r.mark, ev.Reason, unused, w.timeout(r))
+	case layover.ReasonLifetime:
+		shortest := w.lifetime() - w.lifetime()/10 // a random part of a tenth is taken off
+		w.expect(notEarly, age >= shortest, "session %s ended (lifetime) at the age of %s, expected at least %s", r.mark, age, shortest)
+	case layover.ReasonCapacity:
+		w.idled(r, ev)
+		retired := min(w.endsInUse, w.peak) // they take places, too
+		w.expect(notEarly, len(w.live)+retired >= w.max,
+			"session %s was evicted with %d live sessions and at most %d retired ones, expected only when %d places are taken", r.mark, len(w.live), retired, w.max)
+		if r.confirmed {
+			// The documented rule; with one more than calls run, one is idle.
+			enough := max(8, w.max/64, w.peak+1)
+			w.expect(assured, w.unconfirmed < enough,
+				"confirmed session %s was evicted while %d unconfirmed ones were there, expected only with fewer than %d", r.mark, w.unconfirmed, enough)
+		} else {
+			w.expect(assured, true, "")
+		}
+	case layover.ReasonClosed:
+		w.expect(notEarly, !r.closedAt.IsZero(), "session %s ended as closed, but no client had closed it", r.mark)
+	case layover.ReasonShutdown:
+		w.expect(notEarly, w.stopped, "session %s ended for a shutdown, but there was none yet", r.mark)
+	default:
+		w.expect(notEarly, false, "session %s ended for the reason %q, which nobody gave", r.mark, ev.Reason)
+	}
+	if ev.InUse {
+		w.endsInUse++
+	}
+}
+
+// idled checks a session that must have been idle to end like this.
+func (w *watch) idled(r *record, ev layover.Event) {
+	w.expect(notInUse, !ev.InUse, "session %s ended (%s) although it was leased, expected never", r.mark, ev.Reason)
+	w.expect(notInUse, r.inside == 0, "session %s ended (%s) under calls that use it: %d, expected 0", r.mark, ev.Reason, r.inside)
+	w.expect(ordered, r.confirmed == (r.calls > 1), "session %s ended when %s, after %d calls, expected it to be confirmed by the second", r.mark, r.stage(), r.calls)
+}
+
+// begin notes that a call begins, before it can have a lease.
+func (w *watch) begin(c *call) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting[c] = struct{}{}
+	w.running++
+	w.peak = max(w.peak, w.running)
+}
+
+// enter notes which session a call got, and whether it came with its cookie.
+func (w *watch) enter(c *call, f layover.Fingerprint, brought bool, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.waiting, c)
+	r := w.record(f)
+	c.used, c.fresh = r, r.calls == 0
+	if c.fresh {
+		r.firstStart, r.lastLeft, r.entered = c.start, c.start, now
+		w.expect(own, !brought, "a new session got the ID %s that its client had made up", f)
+	} else {
+		w.expect(own, brought, "session %s was handed to a call that did not bring its cookie", f)
+		if deadline := r.lastDone.Add(w.timeout(r)); r.running == 0 && !w.mayBeUsed(deadline) {
+			w.expect(notStale, c.start.Before(deadline), "session %s was handed out %s after its last use, expected less than %s", f, c.start.Sub(r.lastDone), w.timeout(r))
+		}
+		age := c.start.Sub(r.entered)
+		w.expect(notStale, age < w.lifetime(), "session %s was handed out at the age of %s, expected less than %s", f, age, w.lifetime())
+	}
+	w.expect(notStale, !r.ended || !c.start.After(r.endedAt.Add(grace)), "session %s was handed out %s after its end, expected never", f, c.start.Sub(r.endedAt))
+	r.lastStart = later(r.lastStart, c.start)
+	r.calls++
+	r.running++
+	r.inside++
+}
+
+// mayBeUsed reports whether any session may be in use since before the given
+// time: a call that began earlier has yet to tell which one it got.
+func (w *watch) mayBeUsed(since time.Time) bool {
+	for c := range w.waiting {
+		if c.start.Before(since) {
+			return true
+		}
+	}
+	return false
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// holds notes that an option is about to be set.
+func (w *watch) holds(r *record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r.held = true
+}
+
+// closing notes that a client asks for the end of its session.
+func (w *watch) closing(r *record, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r.closedAt = now
+}
+
+// leave notes that a call is about to give its session back.
+func (w *watch) leave(c *call, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := c.used; r != nil {
+		r.inside--
+		r.lastLeft = later(r.lastLeft, now)
+	}
+}
+
+// done notes that a call has given its session back.
+func (w *watch) done(c *call, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running--
+	if r := c.used; r != nil {
+		r.running--
+		r.lastDone = later(r.lastDone, now)
+	}
+}
+
+// refused notes that a call got no session.
+func (w *watch) refused(c *call, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.waiting, c)
+	if w.expect(answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err) {
+		w.expect(answered, w.peak > w.max, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, w.max)
+	}
+}
+
+// opened notes that a session's resource was opened.
+func (w *watch) opened(f layover.Fingerprint) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.record(f).resource = true
+	w.counts.opened++
+}
+
+// closed notes that the store closes a session's resource.
+func (w *watch) closed(f layover.Fingerprint, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.record(f)
+	r.closes++
+	w.counts.closed++
+	delete(w.unclosed, r)
+	if !r.created { // it was refused, or its events are on their way
+		r.endedAt = now
+		w.ends = append(w.ends, r)
+	}
+	w.expect(closedOnce, r.closes == 1, "session %s was closed %d times, expected once", f, r.closes)
+	w.expect(notInUse, r.inside == 0, "session %s was closed under calls that use it: %d, expected 0", f, r.inside)
+}
+
+// poll checks what must be true at any time: the store's counters, and that
+// what has expired has left. It is to be called every [pollEvery].
+func (w *watch) poll(s layover.Stats, now time.Time) {
+	w.expect(bounded, s.Live+s.Retired <= w.max && s.Peak <= w.max,
+		"the store counts %d live and %d retired sessions, and a peak of %d, expected at most %d", s.Live, s.Retired, s.Peak, w.max)
+	w.expect(ordered, uint64(s.Live)+s.Ended.Total() == s.Created && s.Unconfirmed+s.Confirmed == s.Live,
+		"the store counts %d created, %d ended and %d live sessions (%d confirmed, %d not), which do not add up", s.Created, s.Ended.Total(), s.Live, s.Confirmed, s.Unconfirmed)
+	w.expect(closedOnce, s.Closed <= s.Ended.Total() && s.CloseFailed == 0,
+		"the store counts %d closed sessions (%d with errors) of %d ended ones, expected at most as many and no error", s.Closed, s.CloseFailed, s.Ended.Total())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lag(now)
+	for r := range w.live {
+		if r.running == 0 {
+			w.overdue(r, later(r.createdAt, r.lastDone).Add(w.timeout(r)), now, "its idle deadline")
+		}
+		w.overdue(r, later(r.createdAt, r.entered).Add(w.lifetime()), now, "the end of its lifetime")
+		if !r.closedAt.IsZero() {
+			w.overdue(r, r.closedAt, now, "its client had closed it")
+		}
+	}
+	for r := range w.unclosed {
+		if r.running == 0 && !w.mayBeUsed(r.endedAt) {
+			since := now.Sub(later(r.endedAt, r.lastDone))
+			w.expect(prompt, since < w.allowance(), "session %s ended %s ago and was not closed yet, expected less than %s", r.mark, since, grace)
+		}
+	}
+	w.forget(now)
+}
+
+// overdue checks that a live session is not past a deadline.
+func (w *watch) overdue(r *record, deadline, now time.Time, what string) {
+	by := now.Sub(deadline)
+	ok := by < w.allowance() || w.mayBeUsed(deadline)
+	if !ok {
+		_, ok = w.explain(r.mark) // it has left, and the event is on its way
+	}
+	w.expect(prompt, ok, "session %s was there %s after %s, expected less than %s", r.mark, by, what, grace)
+}
+
+// lag keeps book of how late the machine is, and forgets it at the rate of time.
+func (w *watch) lag(now time.Time) {
+	w.late = max(0, w.late-pollEvery)
+	if !w.probed.IsZero() {
+		w.late = max(w.late, now.Sub(w.probed))
+	}
+	if !w.polled.IsZero() {
+		w.late = max(w.late, now.Sub(w.polled)-pollEvery)
+	}
+	w.polled = now
+}
+
+// allowance is how late the store may be: on a machine on which even a poll or
+// a probe is late, several times that on top of the grace.
+func (w *watch) allowance() time.Duration { return grace + 4*w.late }
+
+// probe measures how long the machine takes for what the store does at a
+// deadline: a timer fires, one goroutine starts another one, and the watch is
+// told.
+func (w *watch) probe() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.probed.IsZero() {
+		return
+	}
+	w.probed = time.Now()
+	time.AfterFunc(layover.Tick, func() {
+		go func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.late = max(w.late, time.Since(w.probed))
+			w.probed = time.Time{}
+		}()
+	})
+}
+
+// forget drops what nobody will ask for any more, so that a long run needs no
+// more memory than a short one.
+func (w *watch) forget(now time.Time) {
+	keep := 2*w.idle + time.Second
+	for len(w.ends) > 0 && now.Sub(w.ends[0].endedAt) > keep {
+		r := w.ends[0]
+		w.ends[0] = nil
+		w.ends = w.ends[1:]
+		if _, open := w.unclosed[r]; r.running > 0 || open {
+			w.ends = append(w.ends, r) // later
+			return
+		}
+		delete(w.sessions, r.mark)
+	}
+}
+
+// lost checks why a client that has not closed its session was given another
+// one. Since the beginning of the last call that it knows to have used the
+// session, window has passed.
+func (w *watch) lost(mark string, window time.Duration) {
+	f, err := layover.ParseFingerprint(mark)
+	if !w.expect(explained, err == nil, "the server named no session: %v", err) {
+		return
+	}
+	var reason layover.Reason
+	known := eventually(5*grace, func() bool {
+		ev, ok := w.explain(f)
+		if reason = ev.Reason; !ok {
+			reason, ok = w.forgotten(f)
+		}
+		return ok
+	})
+	if !w.expect(explained, known, "session %s of a client is gone, and the store cannot explain why", f) || reason == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	timeout := w.idle
+	if r := w.sessions[f]; r != nil {
+		timeout = w.timeout(r)
+		w.expect(explained, !r.ended || r.reason == reason, "session %s was reported to have ended for the reason %s, but the store explains %s", f, r.reason, reason)
+	}
+	switch reason {
+	case layover.ReasonIdle, layover.ReasonUnconfirmed:
+		w.expect(explained, window >= timeout, "a client lost session %s (%s) although it had used it in the last %s, expected only after %s", f, reason, window, timeout)
+	case layover.ReasonLifetime, layover.ReasonCapacity: // judged when it ended
+		w.expect(explained, true, "")
+	default:
+		w.expect(explained, false, "a client lost session %s (%s), but had not closed it", f, reason)
+	}
+}
+
+// forgotten reports whether so many sessions have ended since this one that the
+// store may have forgotten why it did, and the reason, if that is still known
+// here.
+func (w *watch) forgotten(f layover.Fingerprint) (layover.Reason, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	const remembered = layover.DefaultRemembered / 2 // of one sort, see [layover.WithRemembered]
+	r := w.sessions[f]
+	if r == nil {
+		return 0, w.counts.ended >= remembered
+	}
+	return r.reason, r.ended && w.counts.ended-r.nth >= remembered
+}
+
+// stopping notes that the store is about to be shut down.
+func (w *watch) stopping() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+}
+
+// leftHeap returns by how much the heap may have grown in the end: the store
+// remembers some 16,000 ended sessions, the histograms and gRPC keep buffers,
+// for each connection, too. It does not depend on how long a run takes, so a
+// leak shows in a long one.
+func (c config) leftHeap() uint64 { return 8<<20 + uint64(c.clients)<<13 }
+
+// settle checks what must be true after the shutdown.
+func (w *watch) settle(s layover.Stats, m *meter) {
+	w.mu.Lock()
+	n := w.counts
+	w.expect(clean, len(w.live) == 0 && s.Live == 0 && s.Retired == 0, "%d sessions are live after the shutdown (the store counts %d), expected none", len(w.live), s.Live)
+	w.expect(ordered, n.created == s.Created && n.ended == s.Ended.Total() && n.created == n.ended && s.EventsDropped == 0,
+		"%d sessions were reported as created and %d as ended (the store counts %d and %d), expected the same number", n.created, n.ended, s.Created, s.Ended.Total())
+	w.expect(closedOnce, s.Closed == s.Created, "the store closed %d sessions of %d, expected all", s.Closed, s.Created)
+	for _, r := range w.sessions {
+		if r.resource && r.closes == 0 {
+			what := "was never closed"
+			if !r.created {
+				what = "was made by the factory and refused by the store, and then nobody closed it"
+			}
+			w.expect(closedOnce, false, "session %s %s, expected once", r.mark, what)
+		}
+	}
+	w.expect(closedOnce, n.opened == n.closed, "%d resources were opened and %d closed, expected the same number", n.opened, n.closed)
+	w.sessions, w.ends, w.live, w.unclosed = nil, nil, nil, nil // they are not a leak
+	w.mu.Unlock()
+	eventually(5*grace, func() bool { return uint64(runtime.NumGoroutine()) <= w.before.goroutines })
+	m.goroutines, m.heap = uint64(runtime.NumGoroutine()), heap()
+	w.expect(clean, m.goroutines <= w.before.goroutines, "%d goroutines are left after the shutdown, expected at most %d as at the start", m.goroutines, w.before.goroutines)
+	w.expect(clean, m.heap <= w.before.heap+w.leftHeap(), "the heap grew from %s to %s, expected at most %s more", size(w.before.heap), size(m.heap), size(w.leftHeap()))
+}
