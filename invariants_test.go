@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -698,6 +699,30 @@ func TestInvariant06Prompt(t *testing.T) {
 	}
 }
 
+func TestInvariant06PromptForNewcomersWhoEndEarlier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithIdleTimeout(time.Hour), WithUnconfirmedTimeouts(time.Second, time.Minute))
+		addConfirmed(t, s, "hour")
+		pass(2 * time.Second) // from now on the janitor sleeps for an hour
+		l, err := s.Add("minute", new(conn), Origin{Holds: true})
+		must(t, err)
+		l.Release()
+		second := add(t, s, "second")
+		pass(time.Second)
+		if !second.isClosed(t) || s.Len() != 2 {
+			t.Error("who was filed last, and ends first, is late")
+		}
+		pass(time.Minute - time.Second)
+		if s.Len() != 1 {
+			t.Error("who ends next is late")
+		}
+		pass(time.Hour - time.Minute - 2*time.Second)
+		if s.Len() != 0 {
+			t.Error("who ends last is late")
+		}
+	})
+}
+
 func TestInvariant06PromptAsSoonAsACloserIsFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, WithIdleTimeout(time.Minute), WithClosers(1), WithHungClose(0))
@@ -774,7 +799,7 @@ func (h handler) Enabled(ctx context.Context, l slog.Level) bool {
 func TestInvariant08NoForeignCodeUnderALock(t *testing.T) {
 	var s *Store[*conn]
 	var events, closes, lines atomic.Int32
-	s = open(t, WithMaxSessions(10), WithObserver(func(Event) {
+	s, err := New[*conn](WithMaxSessions(10), WithLifetime(0), WithObserver(func(Event) {
 		if n := events.Add(1); n < 30 {
 			callBack(s, fmt.Sprint("observer", n))
 		}
@@ -783,6 +808,7 @@ func TestInvariant08NoForeignCodeUnderALock(t *testing.T) {
 			callBack(s, fmt.Sprint("log", n))
 		}
 	}})))
+	must(t, err) // not open: its cleanup would hang as well
 	callingBack := func() *conn {
 		return &conn{close: func() error {
 			if n := closes.Add(1); n < 40 {
@@ -840,12 +866,15 @@ func noTimer[S Session](s *Store[S]) bool {
 	return !armed
 }
 
-// storeGoroutines counts the goroutines that stores and their pools started.
+// storeGoroutines counts the goroutines that the stores of this bubble and their
+// pools have started. Those of earlier tests may be about to leave.
 func storeGoroutines() (n int) {
 	all := make([]byte, 1<<20)
-	all = all[:runtime.Stack(all, true)]
-	for stack := range strings.SplitSeq(string(all), "\n\n") {
-		if strings.Contains(stack, "layover/janitor") || strings.Contains(stack, ").sweep(") {
+	stacks := strings.Split(string(all[:runtime.Stack(all, true)]), "\n\n")
+	bubble := regexp.MustCompile(`synctest bubble \d+\b`).FindString(stacks[0]) // ours comes first
+	for _, stack := range stacks {
+		head, _, _ := strings.Cut(stack, "\n")
+		if strings.Contains(head, bubble) && (strings.Contains(stack, "layover/janitor") || strings.Contains(stack, ").sweep(")) {
 			n++
 		}
 	}
@@ -1171,7 +1200,7 @@ func TestInvariant12NoPanicFromOutside(t *testing.T) {
 			for _, id := range ids {
 				v := wild{inside, f}
 				for _, err := range []error{
-					s.Put(id, v, Origin{}), s.Put(id, &v, Origin{}), s.Put(id, &v, Origin{}), s.Put(id, wild{1, f}, Origin{}),
+					s.Put(id, v, Origin{}), s.Put(id, v, Origin{}), s.Put(id, &v, Origin{}), s.Put(id, &v, Origin{}), s.Put(id, wild{1, f}, Origin{}),
 				} {
 					if err != nil && id != "" && !errors.Is(err, ErrFull) {
 						t.Fatalf("Close %s: %v", does, err)
@@ -1201,5 +1230,30 @@ func TestInvariant12NoPanicFromOutside(t *testing.T) {
 	_, _, _ = zero.Session(), zero.Context(), zero.Fingerprint()
 	if got, err := ParseFingerprint(string(slices.Repeat([]byte{0xff}, 16))); err == nil {
 		t.Errorf("read %v", got)
+	}
+}
+
+// What fails is described for the log, which may fail in turn.
+func TestInvariant12NoPanicFromOutsideWhileItIsLogged(t *testing.T) {
+	for does, f := range misbehaviors {
+		t.Run(does, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				seen := new(recorder)
+				s := open(t, WithLogger(slog.New(slog.NewTextHandler(new(syncBuffer), nil))), WithObserver(func(e Event) {
+					seen.observe(e)
+					if err := f(); err != nil {
+						panic(err)
+					}
+				}))
+				for range 2 {
+					must(t, s.Put("some-long-id", &conn{close: f}, Origin{}))
+					must(t, s.Remove("some-long-id"))
+					pass(time.Minute)
+				}
+				if st := s.Stats(); st.Closed != 2 || st.Closing != 0 || len(seen.all()) != 4 {
+					t.Errorf("%d events: %+v", len(seen.all()), st)
+				}
+			})
+		})
 	}
 }
