@@ -8,7 +8,6 @@ import (
 	"iter"
 	"math/rand/v2"
 	"reflect"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,26 +139,30 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 	return e, err
 }
 
-// letClosersBreathe refuses newcomers while more sessions wait to be closed
-// than the store may hold: closers that hang or are too slow for the traffic
-// push back instead of piling up sessions without bound.
+// letClosersBreathe slows newcomers down to the pace of the closers while more
+// sessions wait to be closed than the store may hold, and refuses them if that
+// does not help: closers that hang or are too slow push back instead of piling
+// up sessions without bound.
 func (s *Store[S]) letClosersBreathe() error {
 	limit := s.config.Load().max
 	if limit == 0 || s.stopped.Load() {
 		return nil
 	}
 	limit = max(limit, minClosing)
-	for range 16 {
-		if s.closers.Pending() < limit {
-			return nil
+	for wait := time.Millisecond; s.closers.Pending() >= limit; wait *= 2 {
+		if wait >= closePatience || s.closers.Hung() >= limit {
+			s.ledger.mu.Lock()
+			defer s.ledger.mu.Unlock()
+			s.ledger.counts.refused++
+			return ErrFull
 		}
-		runtime.Gosched() // a mere burst is soon worked off
+		time.Sleep(wait)
 	}
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
-	s.ledger.counts.refused++
-	return ErrFull
+	return nil
 }
+
+// closePatience bounds how long a newcomer waits for closers: about as long.
+const closePatience = time.Second
 
 // minClosing keeps a burst of replacements in a small store from being refused.
 const minClosing = 1024

@@ -521,7 +521,7 @@ func (w *watch) lost(mark string, window time.Duration) {
 		if reason = ev.Reason; !ok {
 			reason, ok = w.forgotten(f)
 		}
-		return ok
+		return ok || w.verdict() != nil // then there is no time to wait
 	})
 	if !w.expect(explained, known, "session %s of a client is gone, and the store cannot explain why", f) || reason == 0 {
 		return
