@@ -259,39 +259,47 @@ func benchmarkGet(b *testing.B, leases bool) {
 	}
 }
 
-// BenchmarkPutWithEviction is a full store with twice as many keys as places:
-// nine of ten operations get a key, every tenth puts one. A miss is no reason to
-// put, so the hit ratio tells whom the peer keeps.
+// BenchmarkPutWithEviction is a store that is full with a tenth of the keys: nine
+// of ten operations get a key, every tenth puts one. A miss is no reason to put,
+// so the hit ratio tells whom the peer keeps. All have the same time to learn.
 func BenchmarkPutWithEviction(b *testing.B) {
-	keys := uuids(2 * benchEntries)
+	const maximum = benchEntries / 10
+	keys := uuids(benchEntries)
 	lookups := zipf(keys)
 	for _, x := range []struct {
 		name string
 		open func(testing.TB) peer
 	}{
-		{"layover", func(tb testing.TB) peer { return leasing{touching{openLayover(tb, benchEntries)}} }},
+		{"layover", func(tb testing.TB) peer { return leasing{touching{openLayover(tb, maximum)}} }},
 		{"layover-lru", func(tb testing.TB) peer {
-			return leasing{touching{openLayover(tb, benchEntries, layover.WithWhenFull(layover.EvictLRU))}}
+			return leasing{touching{openLayover(tb, maximum, layover.WithWhenFull(layover.EvictLRU))}}
 		}},
-		{"ttlcache", func(tb testing.TB) peer { return openTTLCache(tb, benchEntries) }},
-		{"ristretto", func(tb testing.TB) peer { return openRistretto(tb, benchEntries) }},
+		{"ttlcache", func(tb testing.TB) peer { return openTTLCache(tb, maximum) }},
+		{"ristretto", func(tb testing.TB) peer { return openRistretto(tb, maximum) }},
 	} {
 		p := x.open(b)
-		fill(p, keys[benchEntries:]) // the rare ones: the store is full, but of the wrong ones
+		var gets, hits, refused atomic.Int64
+		op := func(w, i int) {
+			key := lookups[(w*7919+i)%benchLookups]
+			if i%10 != 0 {
+				gets.Add(1)
+				if p.get(key) {
+					hits.Add(1)
+				}
+			} else if !p.put(key, new(nothing)) {
+				refused.Add(1)
+			}
+		}
+		fill(p, keys[benchEntries-maximum:]) // with the rarest
+		for i := range 2 * benchLookups {
+			op(0, i)
+		}
 		for _, goroutines := range []int{1, 16} {
 			b.Run(fmt.Sprintf("goroutines=%d/peer=%s", goroutines, x.name), func(b *testing.B) {
-				var gets, hits, refused atomic.Int64
-				parallel(b, goroutines, func(w, i int) {
-					key := lookups[(w*7919+i)%benchLookups]
-					if i%10 != 0 {
-						gets.Add(1)
-						if p.get(key) {
-							hits.Add(1)
-						}
-					} else if !p.put(key, new(nothing)) {
-						refused.Add(1)
-					}
-				})
+				gets.Store(0)
+				hits.Store(0)
+				refused.Store(0)
+				parallel(b, goroutines, op)
 				b.ReportMetric(100*float64(hits.Load())/float64(max(1, gets.Load())), "hit%")
 				b.ReportMetric(100*float64(refused.Load())/float64(b.N), "refused%")
 			})

@@ -31,9 +31,10 @@ type ledger[S Session] struct {
 
 	over atomic.Bool // more places taken than the maximum, after it was lowered
 
-	timer  *time.Timer
-	wakeAt time.Duration  // when the timer fires; never if it is stopped
-	sweeps sync.WaitGroup // a timer that is armed or whose sweep still runs
+	sweeping bool // a sweep is under way, and will arm the timer when it is done
+	timer    *time.Timer
+	wakeAt   time.Duration  // when the timer fires; never if it is stopped
+	sweeps   sync.WaitGroup // a timer that is armed or whose sweep still runs
 }
 
 // counts are running totals and a peak.
@@ -110,11 +111,29 @@ func (s *Store[S]) room(c *config, now time.Duration, left []*entry[S]) ([]*entr
 	if c.max == 0 || l.places < c.max {
 		return left, true
 	}
-	left, _ = s.reap(c, now, left)
-	if l.places == c.max {
+	for more, n := true, 0; more && l.places >= c.max && n < reapsForRoom; n++ {
+		left, more = s.reap(c, now, left)
+	}
+	for before := l.places + 1; l.places >= c.max && l.places < before; {
+		before = l.places
 		left = s.evict(c, now, left)
 	}
 	return left, l.places < c.max
+}
+
+// reapsForRoom bounds for how long an insert looks for expired sessions before
+// it evicts another: most of what is due may merely have to be filed again.
+const reapsForRoom = 16
+
+// closed returns why nothing is inserted any more, nil if it is.
+func (l *ledger[S]) closed() error {
+	switch {
+	case l.shut:
+		return ErrShutdown
+	case l.draining:
+		return ErrDraining
+	}
+	return nil
 }
 
 // reap ends a bounded number of sessions that are due, and reports whether
@@ -178,6 +197,9 @@ func (s *Store[S]) evict(c *config, now time.Duration, left []*entry[S]) []*entr
 // nothing is filed.
 func (s *Store[S]) arm() {
 	l := &s.ledger
+	if l.sweeping {
+		return
+	}
 	next, ok := l.wheel.Next()
 	if !ok || l.shut {
 		next = never
@@ -209,21 +231,33 @@ const batch = 256
 // sweep ends what is due.
 func (s *Store[S]) sweep() {
 	defer s.ledger.sweeps.Done()
-	s.ledger.mu.Lock()
-	s.ledger.wakeAt = never
-	s.ledger.mu.Unlock()
+	if !s.startSweep() {
+		return
+	}
 	var left []*entry[S]
 	for more := true; more; runtime.Gosched() {
 		s.ledger.mu.Lock()
-		c := s.config.Load()
-		left, more = s.reap(c, s.now(), left[:0])
+		left, more = s.reap(s.config.Load(), s.now(), left[:0])
 		if !more {
+			s.ledger.sweeping = false
 			s.arm()
 		}
 		s.ledger.mu.Unlock()
 		s.finish(left)
 		clear(left)
 	}
+}
+
+// startSweep reports whether the caller is to sweep; another one may be at it.
+func (s *Store[S]) startSweep() bool {
+	l := &s.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sweeping {
+		return false
+	}
+	l.sweeping, l.wakeAt = true, never
+	return true
 }
 
 // depart settles e, which the caller has just ended or killed.

@@ -10,8 +10,8 @@ import (
 )
 
 // Reconfigure changes settings while the store runs. They are checked as a
-// whole together with those in force; on an error, which wraps [ErrOptions],
-// nothing changes. Timeouts hold at once for every session, also for those that
+// whole together with those in force; on an error, which wraps [ErrOptions] or
+// is [ErrShutdown], nothing changes. Timeouts hold at once for every session, also for those that
 // exist. If the maximum is lowered, idle sessions leave within the call, least
 // worthy first and confirmed ones too, busy ones as they are released, and
 // nothing is inserted until there is room.
@@ -20,6 +20,9 @@ import (
 func (s *Store[S]) Reconfigure(opts ...Option) error {
 	s.reconf.Lock()
 	defer s.reconf.Unlock()
+	if s.stopped.Load() {
+		return ErrShutdown
+	}
 	old := s.config.Load()
 	c, err := old.with(opts)
 	if err != nil {

@@ -100,7 +100,7 @@ func (c *crowd) act(r *rand.Rand, id string) {
 	case 15:
 		ms := func(n int) time.Duration { return time.Duration(1+r.IntN(n)) * time.Millisecond }
 		if err := s.Reconfigure(WithMaxSessions(2+r.IntN(7)), WithIdleTimeout(ms(3)), WithLifetime(3*time.Millisecond+ms(5)),
-			WithUnconfirmedTimeouts(ms(1), ms(1)), WithWhenFull(WhenFull(r.IntN(3)))); err != nil {
+			WithUnconfirmedTimeouts(ms(1), ms(1)), WithWhenFull(WhenFull(r.IntN(3)))); err != nil && !errors.Is(err, ErrShutdown) {
 			c.t.Errorf("Reconfigure: %v", err)
 		}
 	}

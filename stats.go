@@ -20,7 +20,7 @@ type Stats struct {
 	// Created, EverConfirmed and Ended are totals. Index Ended with a [Reason].
 	Created, EverConfirmed uint64
 	Ended                  Ends
-	// Refused counts inserts that failed with [ErrFull] for want of a victim.
+	// Refused counts inserts that failed with [ErrFull].
 	Refused uint64
 	// Closing counts sessions whose Close is due or runs; HungClose those of
 	// them that take longer than [WithHungClose].

@@ -108,8 +108,8 @@ func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
 // Put files v under id without a lease. If the same value is filed there
 // already, that is a touch. If another one is, that one ends, as replaced: at
 // once if idle, after its last release if calls use it. Values that cannot be
-// compared are never the same. One value must not be filed under two IDs, since
-// it would be closed for each.
+// compared are never the same. One value must not be filed under two IDs, nor
+// again after it has ended, since it would be closed for each.
 //
 // Errors are those of Add without [ErrExists]. On an error v is not stored and
 // not closed, and what was there stays.
@@ -125,7 +125,7 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 	if id == "" || isNil(v) {
 		return nil, ErrInvalid
 	}
-	if err := s.letClosersBreathe(); err != nil {
+	if err := s.letClosersBreathe(id, replace); err != nil {
 		return nil, err
 	}
 	e := &entry[S]{id: id, value: v, mark: s.Fingerprint(id), jitter: uint8(rand.Uint32())}
@@ -143,13 +143,16 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 // sessions wait to be closed than the store may hold, and refuses them if that
 // does not help: closers that hang or are too slow push back instead of piling
 // up sessions without bound.
-func (s *Store[S]) letClosersBreathe() error {
+func (s *Store[S]) letClosersBreathe(id string, replace bool) error {
 	limit := s.config.Load().max
-	if limit == 0 || s.stopped.Load() {
+	if limit == 0 {
 		return nil
 	}
 	limit = max(limit, minClosing)
 	for wait := time.Millisecond; s.closers.Pending() >= limit; wait *= 2 {
+		if err := s.refuses(id, replace); err != nil {
+			return err
+		}
 		if wait >= closePatience || s.closers.Hung() >= limit {
 			s.ledger.mu.Lock()
 			defer s.ledger.mu.Unlock()
@@ -159,6 +162,16 @@ func (s *Store[S]) letClosersBreathe() error {
 		time.Sleep(wait)
 	}
 	return nil
+}
+
+// refuses returns why a newcomer has no chance, however long it waits.
+func (s *Store[S]) refuses(id string, replace bool) error {
+	if _, err := s.visit(id, 0); err == nil && !replace {
+		return ErrExists
+	}
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	return s.ledger.closed()
 }
 
 // closePatience bounds how long a newcomer waits for closers: about as long.
@@ -178,13 +191,9 @@ func (s *Store[S]) enter(e *entry[S], replace bool, left []*entry[S]) (*entry[S]
 	c, now := s.config.Load(), s.now()
 	e.created = now
 	e.used.Store(int64(now))
-	switch {
-	case l.shut:
-		return nil, left, ErrShutdown
-	case l.draining:
-		return nil, left, ErrDraining
+	if err := l.closed(); err != nil {
+		return nil, left, err
 	}
-
 	if old := sh.entries[e.id]; old != nil {
 		kept, rest, err := s.displace(c, now, old, e, replace, left)
 		if left = rest; kept || err != nil {
@@ -385,42 +394,43 @@ func (s *Store[S]) release(e *entry[S]) {
 	e.touch(s.now())
 	for {
 		st := e.load()
-		next := st.released()
-		if next.phase() == live && !next.busy() && s.ledger.over.Load() {
-			if s.releaseAbove(e, st, next) {
-				return
-			}
-			continue
+		if !st.busy() {
+			return // a lease was copied, and the copy released before
 		}
+		next := st.released()
 		if !e.swap(st, next) {
 			continue
 		}
 		if next.phase() != st.phase() {
 			s.depart(e)
+		} else if s.ledger.over.Load() { // looked at after the swap, see trim
+			s.leaveIfOver(e)
 		}
 		return
 	}
 }
 
-// releaseAbove swaps e from st to next, or to its end if there still are more
-// sessions than the maximum, which was lowered meanwhile.
-func (s *Store[S]) releaseAbove(e *entry[S], st, next state) bool {
+// leaveIfOver ends e, if it is idle, when more places are taken than the
+// maximum, which was lowered while e was busy.
+func (s *Store[S]) leaveIfOver(e *entry[S]) {
 	l := &s.ledger
 	l.mu.Lock()
 	c := s.config.Load()
-	if c.max > 0 && l.places > c.max {
-		next = next.ended(ReasonCapacity)
+	for l.over.Load() {
+		st := e.load()
+		if st.phase() != live || st.busy() {
+			break
+		}
+		if e.swap(st, st.ended(ReasonCapacity)) {
+			break
+		}
 	}
-	ok := e.swap(st, next)
-	if ok {
-		s.settle(c, e, s.now())
-		s.arm()
-	}
+	s.settle(c, e, s.now())
+	s.arm()
 	l.mu.Unlock()
-	if ok && next.phase() != live {
+	if e.load().phase() != live {
 		s.index.remove(e)
 	}
-	return ok
 }
 
 // Remove ends the session under id, as closed: at once if idle, after its last

@@ -736,6 +736,7 @@ func TestAfterShutdownEverythingFails(t *testing.T) {
 		"Add": second(s.Add("b", new(conn), Origin{})), "Put": s.Put("b", new(conn), Origin{}), "Put of the same": s.Put("a", c, Origin{}),
 		"Acquire": second(s.Acquire("a")), "Get": second(s.Get("a")), "Peek": second(s.Peek("a")),
 		"Touch": s.Touch("a"), "Confirm": s.Confirm("a"), "Hold": s.Hold("a"), "Remove": s.Remove("a"),
+		"Reconfigure": s.Reconfigure(WithMaxSessions(1)),
 	} {
 		if !errors.Is(err, ErrShutdown) {
 			t.Errorf("%s: got %v, want ErrShutdown", name, err)

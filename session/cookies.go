@@ -39,12 +39,16 @@ func GetIncomingCookieByName(ctx context.Context, name string) (http.Cookie, err
 
 // incomingCookies returns the first few cookies of that name.
 func incomingCookies(ctx context.Context, name string) []*http.Cookie {
+	all := cookiesNamed(ctx, name)
+	return all[:min(len(all), maxCandidates)]
+}
+
+func cookiesNamed(ctx context.Context, name string) []*http.Cookie {
 	lines := metadata.ValueFromIncomingContext(ctx, "cookie")
 	if len(lines) == 0 {
 		return nil
 	}
-	all := (&http.Request{Header: http.Header{"Cookie": lines}}).CookiesNamed(name)
-	return all[:min(len(all), maxCandidates)]
+	return (&http.Request{Header: http.Header{"Cookie": lines}}).CookiesNamed(name)
 }
 
 // CreateCookieForSession returns the cookie that brings the session back: its

@@ -21,7 +21,7 @@
 //
 // Three replies differ from Apache's: a cookie that comes back in double quotes
 // is the same cookie and is not sent again; of several cookies with the
-// session's name, the first that is known counts; and CloseSession without a
+// session's name, up to four, the first that is known counts; and CloseSession without a
 // cookie leaves no session behind, and takes back the cookie that the header of
 // the reply announced.
 //

@@ -327,8 +327,8 @@ var (
 	isUnavailable = []codes.Code{codes.Unavailable}
 	isFull        = []codes.Code{codes.ResourceExhausted}
 	isOK          = []codes.Code{codes.OK}
-	// A store that panics has failed; whether that is told apart from another
-	// panic is not promised.
+	// A store that panics has failed. Whether that is told from another panic is
+	// not promised.
 	isEither = []codes.Code{codes.Internal, codes.Unavailable}
 )
 

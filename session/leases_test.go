@@ -520,3 +520,26 @@ func TestShutdownWaitsForCalls(t *testing.T) {
 		}
 	})
 }
+
+// A stream that outlives its session, which another call has closed, does not
+// take away the cookie of the session that the client has by then: jars key
+// cookies by name, whatever their value.
+func TestLateTrailerSparesTheNewCookie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := serveInBubble(t, stateful(newStore(t)), &sqlServer{statements: map[string]statement{"a minute": lasting(time.Minute)}})
+		cookies := new(jar)
+		c := cookies.client(e)
+		c.must(info(""))
+		done := c.start(scan("a minute"))
+		wait(time.Second)
+		c.must(closeSession)
+		c.must(setOption("schema", "prod"))
+		want := cookies.get(session.StatefulSessionCookieName)
+		if r := <-done; r.err != nil {
+			t.Fatal(r.err)
+		}
+		if got := cookies.get(session.StatefulSessionCookieName); got != want {
+			t.Errorf("the client has the cookie %q, its session is %q", got, want)
+		}
+	})
+}

@@ -6,6 +6,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -17,11 +18,13 @@ import (
 	"github.com/c8e4ff29/layover/session"
 )
 
-// inCall runs f as the handler of one call of the manager's middleware.
+// inCall runs f as the handler of one call of the manager's middleware, which is
+// told of the call's end twice: that must not matter.
 func inCall(in context.Context, manager session.ServerSessionManager, f func(context.Context)) {
 	middleware := session.NewServerSessionMiddleware(manager, session.WithLogger(nil))
 	ctx := middleware.StartCall(in)
 	f(ctx)
+	middleware.CallCompleted(ctx, nil)
 	middleware.CallCompleted(ctx, nil)
 }
 
@@ -142,6 +145,19 @@ func TestErrorsWithoutAnIDAreReadable(t *testing.T) {
 	}))
 	if err := manager.CloseSession(&userSession{}); err == nil || !strings.Contains(err.Error(), "connection lost") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An ID stays out of an error, also where the store quotes it with characters
+// that %q changes. Such an ID cannot travel, but somebody may try to close it.
+func TestErrorsDoNotQuoteOddIDs(t *testing.T) {
+	manager := session.NewStatefulServerSessionManager(session.WithStore(&fakeStore{
+		remove: func(id string) error { return fmt.Errorf("no session %q, %s", id, id) },
+	}))
+	for _, id := range []string{"secret\tid", `secret"id`, "secret\xffid"} {
+		if err := manager.CloseSession(&userSession{id: id}); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

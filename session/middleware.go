@@ -44,8 +44,8 @@ var _ flight.CustomServerMiddleware = (*ServerSessionMiddleware)(nil)
 type MiddlewareOption func(*ServerSessionMiddleware)
 
 // WithLogger sets where failures are logged, with everything that is kept from
-// clients, at level Error, at most one line a second for each gRPC code.
-// Default: [slog.Default]; nil: nowhere.
+// clients, at level Error, at most one line a second for each gRPC code. The
+// handler runs on the call's goroutine. Default: [slog.Default]; nil: nowhere.
 func WithLogger(l *slog.Logger) MiddlewareOption {
 	return func(m *ServerSessionMiddleware) {
 		if l == nil {
@@ -62,7 +62,8 @@ func WithLogger(l *slog.Logger) MiddlewareOption {
 // cookie in the reply's header and trailer. A call's session is leased from
 // StartCall to CallCompleted. A handler that panics under a recovering
 // interceptor never gets to CallCompleted; its lease is given back when the
-// garbage collector finds that the call is gone.
+// garbage collector finds that the call is gone, which it cannot if the session
+// itself keeps the call's context.
 func NewServerSessionMiddleware(manager ServerSessionManager, opts ...MiddlewareOption) *ServerSessionMiddleware {
 	if manager == nil {
 		manager = NewStatefulServerSessionManager()
@@ -210,7 +211,7 @@ func (m *ServerSessionMiddleware) report(ctx context.Context, what string, err e
 func scrub(ctx context.Context, err error) string {
 	text := err.Error()
 	for _, name := range []string{StatefulSessionCookieName, StatelessSessionCookieName} {
-		for _, c := range incomingCookies(ctx, name) {
+		for _, c := range cookiesNamed(ctx, name) {
 			text = withoutToken(text, c.Value, "[token]")
 		}
 	}
@@ -225,15 +226,18 @@ func tokenOf(s ServerSession) (token string) {
 	return s.Token()
 }
 
-// withoutToken replaces a token, also where it is quoted as %q has it.
+// withoutToken replaces a token, also where it is quoted as %q has it. What is
+// too short to be a secret stays: a client could rewrite the log with it.
 func withoutToken(text, token, by string) string {
-	if token == "" {
+	if len(token) < minSecret {
 		return text
 	}
 	quoted := strconv.Quote(token)
 	text = strings.ReplaceAll(text, token, by)
 	return strings.ReplaceAll(text, quoted[1:len(quoted)-1], by)
 }
+
+const minSecret = 8 // bytes
 
 // log writes at most one line a second for each code.
 func (m *ServerSessionMiddleware) log(ctx context.Context, code codes.Code, what, text string) {

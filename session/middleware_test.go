@@ -324,3 +324,54 @@ func TestFactoryThatRepeatsItselfHarmsNobody(t *testing.T) {
 		})
 	}
 }
+
+// Nothing that foreign code returns or panics with spills the ID, however it
+// quotes it.
+func TestQuotedIDsStayOutOfTheLog(t *testing.T) {
+	const odd = `secret'id$with%odd&characters`
+	for name, quote := range map[string]func(string) string{
+		"plain":  func(id string) string { return "no session " + id },
+		"%q":     func(id string) string { return fmt.Sprintf("no session %q", id) },
+		"twice":  func(id string) string { return id + id },
+		"cookie": func(id string) string { return session.StatefulSessionCookieName + "=" + id + "; Path=/" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log logBuffer
+			fail := func(id string) error { return errors.New(backEnd + ": " + quote(id)) }
+			manager := session.NewStatefulServerSessionManager(
+				session.WithFactory(session.NewSessionFactory(func() string { return odd })),
+				session.WithStore(&fakeStore{
+					get:    func(id string) (session.ServerSession, error) { return nil, fail(id) },
+					put:    func(s session.ServerSession) error { panic(fail(s.Token())) },
+					remove: func(id string) error { panic(fail(id)) },
+				}))
+			for _, in := range []context.Context{withCookies(session.StatefulSessionCookieName + "=" + odd), withCookies()} {
+				middleware := session.NewServerSessionMiddleware(manager, session.WithLogger(log.logger()))
+				ctx := middleware.StartCall(in)
+				if _, err := session.GetSessionFromContext(ctx); err == nil || strings.Contains(err.Error(), odd) {
+					t.Errorf("the handler got the error %v", err)
+				}
+				middleware.CallCompleted(ctx, nil)
+			}
+			if n := strings.Count(log.String(), backEnd); n != 2 || strings.Contains(log.String(), "odd&characters") {
+				t.Errorf("%d lines: %s", n, log.String())
+			}
+		})
+	}
+}
+
+// A log handler that panics takes nothing down.
+func TestLogHandlerThatPanics(t *testing.T) {
+	middleware := session.NewServerSessionMiddleware(
+		&fakeManager{get: func(context.Context) (session.ServerSession, error) { return nil, errors.New("boom") }},
+		session.WithLogger(slog.New(panickingHandler{})))
+	e := serve(t, middleware, nil)
+	if r := e.client().do(info("")); status.Code(r.err) != codes.Internal {
+		t.Errorf("got %v", r.err)
+	}
+}
+
+type panickingHandler struct{ slog.Handler }
+
+func (panickingHandler) Enabled(context.Context, slog.Level) bool  { return true }
+func (panickingHandler) Handle(context.Context, slog.Record) error { panic("boom") }

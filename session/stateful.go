@@ -50,8 +50,8 @@ func (s *statefulServerSession) Token() string { return s.id }
 // or nil, erases it. After the session's end it does nothing.
 func (s *statefulServerSession) SetSessionOption(name string, value *flight.SessionOptionValue) {
 	if s.set(name, value) {
-		if home := s.home.Load(); home != nil {
-			// An error says that the session is not there: nothing to keep.
+		if home := s.home.Load(); home != nil && home.peek(s.id) == ServerSession(s) {
+			// An error says that the session has just ended: nothing to keep.
 			_ = home.store.Hold(s.id)
 		}
 	}

@@ -187,8 +187,11 @@ func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (_ S
 		}
 	}()
 	s := l.Session()
-	if isNil(s) || s.Closed() {
+	if isNil(s) {
 		return nil, nil
+	}
+	if s.Closed() { // outside of a call, or it would be gone
+		return nil, m.CloseSession(s)
 	}
 	l.Confirm()
 	usable = true

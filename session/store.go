@@ -137,6 +137,9 @@ func (s *ExpiringSessionStore) Put(session ServerSession) error {
 	if !origin.Holds && holds(session) { // since it was received
 		_ = s.store.Hold(id)
 	}
+	if session.Closed() { // the same
+		return errors.Join(errClosed, s.removeSession(session))
+	}
 	return nil
 }
 
@@ -162,6 +165,10 @@ func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, ori
 	}
 	if !origin.Holds && holds(session) { // since it was received
 		l.Hold()
+	}
+	if session.Closed() { // the same
+		l.Release()
+		return nil, errors.Join(errClosed, s.removeSession(session))
 	}
 	return l, nil
 }

@@ -59,6 +59,30 @@ func TestPutOfTheSameSessionIsATouch(t *testing.T) {
 	}
 }
 
+// Two calls that put the same new session at the same time both succeed, as
+// with Apache's store.
+func TestConcurrentPutsOfOneSession(t *testing.T) {
+	store := newStore(t)
+	for i := range 2000 {
+		s := newSession(t, fmt.Sprint(i))
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				<-start
+				if err := store.Put(s); err != nil {
+					t.Errorf("Put: %v", err)
+				}
+			})
+		}
+		close(start)
+		wg.Wait()
+	}
+	if st := store.Stats(); st.Live != 2000 || st.Created != 2000 {
+		t.Errorf("%+v", st)
+	}
+}
+
 // Put of another session with the same token ends the old one, once.
 func TestPutOfAnotherSessionReplaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -86,8 +110,11 @@ func TestPutRefuses(t *testing.T) {
 	if err := closed.Close(); err != nil {
 		t.Fatal(err)
 	}
+	elsewhere := newSession(t, "elsewhere")
+	put(t, newStore(t), elsewhere)
 	for name, s := range map[string]session.ServerSession{
-		"nil": nil, "empty token": &userSession{}, "closed": closed, "closed, of a user's type": &userSession{id: "x", closes: 1},
+		"nil": nil, "typed nil": (*userSession)(nil), "empty token": &userSession{}, "closed": closed,
+		"closed, of a user's type": &userSession{id: "x", closes: 1}, "in another store": elsewhere,
 	} {
 		if err := store.Put(s); err == nil {
 			t.Errorf("Put stores a session: %s", name)
@@ -96,8 +123,49 @@ func TestPutRefuses(t *testing.T) {
 			t.Errorf("Add stores a session: %s", name)
 		}
 	}
-	if st := store.Stats(); st.Created != 0 {
-		t.Errorf("%+v", st)
+	if st := store.Stats(); st.Created != 0 || elsewhere.Closed() {
+		t.Errorf("%+v, the session of the other store is closed: %v", st, elsewhere.Closed())
+	}
+}
+
+// A session that a full store refused can be stored when there is room.
+func TestRefusedSessionCanBeStoredLater(t *testing.T) {
+	store := newStore(t, layover.WithMaxSessions(1))
+	busy, err := store.Add(t.Context(), newSession(t, "busy"), layover.Origin{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSession(t, "x")
+	if err := store.Put(s); !errors.Is(err, layover.ErrFull) {
+		t.Errorf("Put into a full store: %v", err)
+	}
+	if _, err := store.Add(t.Context(), s, layover.Origin{}); !errors.Is(err, layover.ErrFull) {
+		t.Errorf("Add to a full store: %v", err)
+	}
+	s.SetSessionOption("a", text("b")) // it is alive
+	busy.Release()
+	put(t, store, s)
+	if got, err := store.Get("x"); err != nil || got != s || s.GetSessionOption("a") == nil {
+		t.Errorf("Get: %v", err)
+	}
+}
+
+// What stands for an ID is the store's fingerprint of it.
+func TestPrintedIsTheFingerprint(t *testing.T) {
+	store := newStore(t)
+	s := newSession(t, secretID)
+	lease, err := store.Add(t.Context(), s, layover.Origin{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	mark := store.Fingerprint(secretID).String()
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
+		for _, v := range []any{s, lease} {
+			if got := fmt.Sprintf(verb, v); !strings.Contains(got, mark) || strings.Contains(got, secretID) {
+				t.Errorf("%s of a %T is %s", verb, v, got)
+			}
+		}
 	}
 }
 
