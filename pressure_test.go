@@ -62,15 +62,16 @@ func TestHangingClosersHideNoOtherAnswer(t *testing.T) {
 // again and no sweep has come.
 func TestExpiredLeaveBeforeOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, WithMaxSessions(batch+44), WithIdleTimeout(time.Minute))
-		for i := range batch + 44 {
+		const last = batch + 43
+		s := open(t, WithMaxSessions(last+1), WithIdleTimeout(time.Minute))
+		for i := range last + 1 {
 			add(t, s, fmt.Sprint(i))
 			must(t, s.Confirm(fmt.Sprint(i)))
 		}
 		pass(10 * time.Millisecond)
-		must(t, s.Touch("0")) // the first to expire, the last to be looked at
+		must(t, s.Touch(fmt.Sprint(last))) // the first to expire, the last to be looked at
 		pass(30 * time.Second)
-		for i := 1; i < batch+44; i++ {
+		for i := range last {
 			must(t, s.Touch(fmt.Sprint(i)))
 		}
 		s.ledger.mu.Lock()
@@ -80,7 +81,7 @@ func TestExpiredLeaveBeforeOthers(t *testing.T) {
 		s.ledger.mu.Unlock()
 		pass(30*time.Second + 2*Tick)
 		add(t, s, "new")
-		for i := 1; i < batch+44; i++ {
+		for i := range last {
 			if _, err := s.Peek(fmt.Sprint(i)); err != nil {
 				t.Fatalf("%d left although another one is expired: %v", i, err)
 			}
