@@ -67,6 +67,14 @@ func (s *Store[S]) admit(c *config, e *entry[S]) {
 	s.arm()
 }
 
+// refuse counts an insert for which there is no room.
+func (l *ledger[S]) refuse() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts.refused++
+	return ErrFull
+}
+
 // settle brings the ledger in line with an entry that has left the live phase.
 // It may be called any number of times, by anybody.
 func (s *Store[S]) settle(c *config, e *entry[S], now time.Duration) {

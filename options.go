@@ -92,10 +92,10 @@ func WithUnconfirmedTimeouts(empty, holding time.Duration) Option {
 }
 
 // WithMaxSessions sets how many sessions the store holds at most. Sessions
-// that were retired while in use count until their last release. Beside them, as
-// many again (but at least 1024) may wait for their Close to return; beyond that
-// newcomers get [ErrFull], so that closers which hang push back instead of piling
-// up. Default
+// that were retired while in use count until their last release. Beside them,
+// as many again (but at least 1024) may wait for their Close to return. Beyond
+// that newcomers wait for the closers, for up to a second, and then get
+// [ErrFull], so that closers which hang push back instead of piling up. Default
 // [DefaultMaxSessions]; zero: no maximum.
 func WithMaxSessions(n int) Option { return func(c *config) { c.max = n } }
 

@@ -154,10 +154,7 @@ func (s *Store[S]) letClosersBreathe(id string, replace bool) error {
 			return err
 		}
 		if wait >= closePatience || s.closers.Hung() >= limit {
-			s.ledger.mu.Lock()
-			defer s.ledger.mu.Unlock()
-			s.ledger.counts.refused++
-			return ErrFull
+			return s.ledger.refuse()
 		}
 		time.Sleep(wait)
 	}
