@@ -55,8 +55,8 @@ func cookiesNamed(ctx context.Context, name string) []*http.Cookie {
 // token under [StatelessSessionCookieName] for a stateless session of this
 // package's or Apache's, under [StatefulSessionCookieName] for every other one.
 // It is an error if the token is empty (but for a stateless one) or would not
-// survive the way as a cookie's value (RFC 6265, section 4.1.1). A nil session
-// is [ErrNoSession].
+// survive the way as a cookie's value (RFC 6265, section 4.1.1, but blanks and
+// commas do, in quotes). A nil session is [ErrNoSession].
 func CreateCookieForSession(session ServerSession) (_ http.Cookie, err error) {
 	if isNil(session) {
 		return http.Cookie{}, ErrNoSession

@@ -139,7 +139,7 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 	}
 	sent := incomingCookies(ctx, cookieName(c.session))
 	if c.session.Closed() {
-		if old, err := cookieToDelete(c.session, sent); err == nil {
+		if old, err := cookieToDelete(c.session, sent); err == nil && firstToTell(c.session) {
 			old.MaxAge, old.Quoted = -1, false
 			setCookie(ctx, grpc.SetTrailer, old)
 		}
@@ -150,6 +150,15 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 		setCookie(ctx, grpc.SetTrailer, cookie)
 	}
 	return err
+}
+
+// firstToTell reports whether no other call has told the client yet that this
+// session is closed. A stream that outlives its session must not tell it again:
+// by its end the client may have a new cookie, and jars know cookies by name.
+// Of foreign types it cannot be known.
+func firstToTell(s ServerSession) bool {
+	own, ok := s.(*statefulServerSession)
+	return !ok || own.told.CompareAndSwap(false, true)
 }
 
 // cookieToDelete returns the one that the client sent, if possible the very one

@@ -6,6 +6,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
@@ -16,13 +17,15 @@ import (
 // ID.
 type statefulServerSession struct {
 	optionSet
-	id   string
-	home atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
+	id     string
+	filing sync.Mutex                           // held while a store takes it in
+	told   atomic.Bool                          // a client was told that it is closed
+	home   atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
 }
 
 // NewSessionFactory returns a factory of sessions in memory, safe for concurrent
-// use. generateID must return IDs that nobody can guess, that never collide, and
-// that are valid cookie values; nil: random UUIDs. The managers of this package
+// use. generateID must return IDs that nobody can guess, such as 128 random bits,
+// that never collide, and that are valid cookie values; nil: random UUIDs. The managers of this package
 // refuse IDs that are empty or cannot travel in a cookie, and ask again, a few
 // times, for one that is taken.
 func NewSessionFactory(generateID func() string) SessionFactory {

@@ -119,6 +119,7 @@ func (s *ExpiringSessionStore) peek(id string) ServerSession {
 // session that was closed, or one of this package's that has left the store,
 // cannot be put again: a late save must not bring it back.
 func (s *ExpiringSessionStore) Put(session ServerSession) error {
+	defer filing(session)()
 	isNew, err := s.receive(session)
 	if err != nil {
 		return err
@@ -146,6 +147,7 @@ func (s *ExpiringSessionStore) Put(session ServerSession) error {
 // Add stores a new session and returns its first lease. The errors are those of
 // [layover.Store.Add].
 func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, origin layover.Origin) (SessionLease, error) {
+	defer filing(session)()
 	isNew, err := s.receive(session)
 	if err != nil {
 		return nil, err
@@ -171,6 +173,17 @@ func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, ori
 		return nil, errors.Join(errClosed, s.removeSession(session))
 	}
 	return l, nil
+}
+
+// filing has only one goroutine at a time store a session of this package's, so
+// that the others find it stored. It returns what ends that.
+func filing(session ServerSession) (done func()) {
+	own, ok := session.(*statefulServerSession)
+	if !ok || own == nil {
+		return func() {}
+	}
+	own.filing.Lock()
+	return own.filing.Unlock
 }
 
 // receive gives a session of this package's its home. It reports whether the
