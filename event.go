@@ -17,8 +17,8 @@ const (
 	ReasonIdle Reason = iota + 1
 	// ReasonLifetime: the session reached its absolute lifetime.
 	ReasonLifetime
-	// ReasonUnconfirmed: no later call brought the ID back within the timeout
-	// for unconfirmed sessions.
+	// ReasonUnconfirmed: an unconfirmed session was not used for its timeout; no
+	// later call has brought its ID back.
 	ReasonUnconfirmed
 	// ReasonCapacity: the store was full and the session made room.
 	ReasonCapacity

@@ -160,13 +160,15 @@ func (j *journal) submit(d delivery) {
 	j.pool.Submit(d)
 }
 
+const minSecret = 8 // bytes
+
 // describe returns what is known of a failure. Foreign text may quote the ID.
 func describe(err error, id string, f Fingerprint) []slog.Attr {
 	if err == nil {
 		return nil
 	}
 	clean := func(s string) string {
-		if id == "" {
+		if len(id) < minSecret { // no secret, but it would shred the text
 			return s
 		}
 		s = strings.ReplaceAll(s, id, f.String())

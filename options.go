@@ -47,7 +47,9 @@ const (
 	// when all are confirmed or busy.
 	KeepConfirmed
 	// EvictLRU evicts the least recently used session, confirmed or not. A
-	// flood of clients that never come back pushes everybody else out.
+	// flood of clients that never come back pushes everybody else out. Here as
+	// for confirmed sessions the order is approximate: one that was used since
+	// it was last passed over gets a second chance.
 	EvictLRU
 )
 

@@ -189,17 +189,16 @@ func (s *Store[S]) raise(e *entry[S], bit state) {
 	if !e.listed {
 		return
 	}
-	c, st, now := s.config.Load(), e.load(), s.now()
+	st := e.load()
 	l.classes[e.class]--
 	e.class = st.class()
 	l.classes[e.class]++
 	l.policy.Reclass(&e.node, e.class)
 	e.asked = e.lastUsed() // as its new place counts from now
-	l.wheel.File(&e.timer, e, e.lookAt(c, st, now))
-	s.arm()
+	// The wheel need not know: a higher class never ends earlier, see check.
 	if bit == confirmedBit {
 		l.counts.confirmed++
-		s.journal.event(c, s.event(EventConfirmed, e, st, now))
+		s.journal.event(s.config.Load(), s.event(EventConfirmed, e, st, s.now()))
 	}
 }
 
@@ -280,7 +279,8 @@ func (s *Store[S]) CompareAndRemove(id string, v S) error {
 
 // Kill ends the session with fingerprint f and closes it at once, also while
 // calls use it; its context is canceled first. It looks at every session, which
-// for 65,536 takes about a millisecond. It reports whether there was one.
+// for 65,536 takes about a millisecond. It reports whether there was one; if an ID
+// was used again, several may be in use under one fingerprint.
 func (s *Store[S]) Kill(f Fingerprint) bool {
 	c, now := s.config.Load(), s.now()
 	for _, e := range s.marked(f) {
