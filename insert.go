@@ -89,8 +89,10 @@ func (s *Store[S]) letClosersBreathe(id string, replace bool) error {
 
 // refuses returns why a newcomer has no chance, however long it waits.
 func (s *Store[S]) refuses(id string, replace bool) error {
-	if _, err := s.visit(id, 0); err == nil && !replace {
-		return ErrExists
+	if !replace {
+		if _, err := s.visit(id, 0); err == nil {
+			return ErrExists
+		}
 	}
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()

@@ -37,16 +37,18 @@ func (s *Store[S]) Reconfigure(opts ...Option) error {
 	return nil
 }
 
-// trim ends what is above a lowered maximum, then brings the new policy in.
+// trim ends what is above a lowered maximum, then brings the new policy in, if
+// there is one.
 func (s *Store[S]) trim(old, c *config) (left []*entry[S]) {
 	l := &s.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := s.now()
+	now, other := s.now(), c.whenFull != old.whenFull || c.few() != old.few()
 	if c.max > 0 && l.places > c.max {
 		l.over.Store(true) // before looking, so that nobody is released unseen
 		if c.whenFull == KeepConfirmed || old.whenFull == KeepConfirmed {
 			s.changePolicy(eviction.NewAssured[entry[S]](c.few(), false))
+			other = true
 		}
 		for l.places > c.max {
 			before := l.places
@@ -55,7 +57,9 @@ func (s *Store[S]) trim(old, c *config) (left []*entry[S]) {
 			}
 		}
 	}
-	s.changePolicy(s.newPolicy(c))
+	if other {
+		s.changePolicy(s.newPolicy(c))
+	}
 	l.over.Store(c.max > 0 && l.places > c.max)
 	s.arm()
 	return left

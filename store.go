@@ -231,10 +231,7 @@ func (s *Store[S]) leaveIfOver(e *entry[S]) {
 	c := s.config.Load()
 	for l.over.Load() {
 		st := e.load()
-		if st.phase() != live || st.busy() {
-			break
-		}
-		if e.swap(st, st.ended(ReasonCapacity)) {
+		if st.phase() != live || st.busy() || e.swap(st, st.ended(ReasonCapacity)) {
 			break
 		}
 	}
@@ -249,26 +246,22 @@ func (s *Store[S]) leaveIfOver(e *entry[S]) {
 // Remove ends the session under id, as closed: at once if idle, after its last
 // release if calls use it. Errors: [ErrNotFound], [ErrShutdown].
 func (s *Store[S]) Remove(id string) error {
-	for {
-		e, err := s.visit(id, 0)
-		if err != nil {
-			return err
-		}
-		if st := e.load(); st.phase() == live && s.end(e, st, ReasonClosed) {
-			return nil
-		}
-	}
+	return s.removeIf(id, func(S) bool { return true })
 }
 
 // CompareAndRemove is Remove, but only of v: if another session has the ID by
 // now, that one stays and the error is [ErrNotFound].
 func (s *Store[S]) CompareAndRemove(id string, v S) error {
+	return s.removeIf(id, func(filed S) bool { return same(filed, v) })
+}
+
+func (s *Store[S]) removeIf(id string, meant func(S) bool) error {
 	for {
 		e, err := s.visit(id, 0)
 		if err != nil {
 			return err
 		}
-		if !same(e.value, v) {
+		if !meant(e.value) {
 			return s.notFound(id, ReasonReplaced)
 		}
 		if st := e.load(); st.phase() == live && s.end(e, st, ReasonClosed) {

@@ -46,7 +46,7 @@ func (c *call) keep(l SessionLease) {
 		return
 	}
 	c.mu.Lock()
-	if ended := c.ended; ended {
+	if c.ended {
 		c.mu.Unlock()
 		l.Release()
 		return

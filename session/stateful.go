@@ -25,9 +25,9 @@ type statefulServerSession struct {
 
 // NewSessionFactory returns a factory of sessions in memory, safe for concurrent
 // use. generateID must return IDs that nobody can guess, such as 128 random bits,
-// that never collide, and that are valid cookie values; nil: random UUIDs. The managers of this package
-// refuse IDs that are empty or cannot travel in a cookie, and ask again, a few
-// times, for one that is taken.
+// that never collide, and that are valid cookie values; nil: random UUIDs. The
+// managers of this package refuse IDs that are empty or cannot travel in a
+// cookie, and ask again, a few times, for one that is taken.
 func NewSessionFactory(generateID func() string) SessionFactory {
 	if generateID == nil {
 		generateID = uuid.NewString
