@@ -5,6 +5,7 @@ package layover
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,23 +14,24 @@ import (
 )
 
 // state is the whole condition of an entry in one word, so that one
-// compare-and-swap decides every race about it.
-//
-// The sequence moves with every touch and release. Without it, a sweep that
-// found a session unused for too long could end it although a call used it
-// between the look and the swap.
+// compare-and-swap decides every race about it. When it was last used is part
+// of it: a sweep that found a session unused for too long fails its swap if a
+// call has used it in between.
 type state uint64
 
 const (
-	leaseUnit    state = 1 // bits 0-27: how many leases
-	leaseMask    state = 1<<28 - 1
-	reasonShift        = 28 // bits 28-31: why it ended
-	reasonMask   state = 0xf
-	phaseShift         = 32 // bits 32-33
-	phaseMask    state = 0x3
-	confirmedBit state = 1 << 34
-	holdsBit     state = 1 << 35
-	touchUnit    state = 1 << 36 // bits 36-63: the sequence
+	usedMask      state = 1<<38 - 1 // bits 0-37: when the idle clock last started, a stamp
+	reasonShift         = 38        // bits 38-41: why it ended
+	reasonMask    state = 0xf
+	phaseShift          = 42 // bits 42-43
+	phaseMask     state = 0x3
+	confirmedBit  state = 1 << 44
+	holdsBit      state = 1 << 45
+	parkedBit     state = 1 << 46 // the policy waits to be told when it is idle
+	generationBit state = 1 << 47 // turns over when the age of leases is looked at
+	leaseShift          = 48      // bits 48-63: how many leases
+	leaseUnit     state = 1 << leaseShift
+	mostLeases          = 1<<16 - 1
 )
 
 // phase is how far an entry has come. It only ever grows.
@@ -41,12 +43,22 @@ const (
 	gone                 // absent, to be closed by whoever made it so
 )
 
-func (s state) leases() int     { return int(s & leaseMask) }
-func (s state) busy() bool      { return s&leaseMask != 0 }
+func (s state) leases() int     { return int(s >> leaseShift) }
+func (s state) busy() bool      { return s >= leaseUnit }
 func (s state) reason() Reason  { return Reason(s >> reasonShift & reasonMask) }
 func (s state) phase() phase    { return phase(s >> phaseShift & phaseMask) }
 func (s state) confirmed() bool { return s&confirmedBit != 0 }
 func (s state) holds() bool     { return s&holdsBit != 0 }
+func (s state) used() stamp     { return stamp(s & usedMask) }
+
+// touched returns s with the idle clock started at t. Clocks read by different
+// goroutines may arrive in any order; the latest holds.
+func (s state) touched(t stamp) state {
+	if t <= s.used() {
+		return s
+	}
+	return s&^usedMask | min(state(t), usedMask)
+}
 
 // ended returns s after its end for r: retired while busy, else gone.
 func (s state) ended(r Reason) state {
@@ -64,11 +76,15 @@ func (s state) moved(p phase, r Reason) state {
 	return s&^(phaseMask<<phaseShift|reasonMask<<reasonShift) | state(p)<<phaseShift | state(r)<<reasonShift
 }
 
-// released returns s with one lease less; a retired session goes with its last.
-func (s state) released() state {
-	s = s - leaseUnit + touchUnit
-	if s.phase() == retired && !s.busy() {
-		return s.moved(gone, 0)
+// released returns s with one lease less at time t; a retired session goes with
+// its last.
+func (s state) released(t stamp) state {
+	s -= leaseUnit
+	switch {
+	case s.phase() == live:
+		s = s.touched(t)
+	case s.phase() == retired && !s.busy():
+		s = s.moved(gone, 0)
 	}
 	return s
 }
@@ -83,48 +99,69 @@ func (s state) class() eviction.Class {
 	return eviction.Empty
 }
 
-// entry is one session and everything that the store knows of it.
+// entry is one session and everything that the store knows of it. It is packed:
+// 96 bytes with a pointer for a session. What only few sessions need is in
+// extra.
 type entry[S Session] struct {
-	state   atomic.Uint64
-	used    atomic.Int64 // when the idle clock last started
-	ctx     atomic.Pointer[sessionContext]
-	id      string
-	value   S
-	created time.Duration
-	mark    Fingerprint
-	jitter  uint8
+	state  atomic.Uint64
+	id     string
+	value  S
+	birth  uint64 // microseconds since the store's start, rounded up, <<8 | jitter
+	extra  atomic.Pointer[extra[S]]
+	source *source[S]
 
-	// The ledger's, under its mutex.
-	listed bool           // counted as live, in the policy and on the wheel
-	placed bool           // takes a place
-	class  eviction.Class // as counted
-	asked  time.Duration  // used, when the policy last asked
-	node   eviction.Node[entry[S]]
-	timer  janitor.Timer[entry[S]]
+	// The ledger's, under its mutex. node.Spare has the flags below.
+	timer janitor.Timer[entry[S]]
+	node  eviction.Node[entry[S]]
 }
+
+// What the ledger has counted an entry as.
+const (
+	listed     uint16 = 1 << iota // live: in the index, the policy and the classes
+	placed                        // takes a place
+	classShift = iota
+)
+
+func (e *entry[S]) flag(f uint16) bool { return e.node.Spare&f != 0 }
+
+// counted is the class as which the ledger has counted e.
+func (e *entry[S]) counted() eviction.Class { return eviction.Class(e.node.Spare >> classShift) }
 
 func (e *entry[S]) load() state              { return state(e.state.Load()) }
 func (e *entry[S]) swap(from, to state) bool { return e.state.CompareAndSwap(uint64(from), uint64(to)) }
-func (e *entry[S]) lastUsed() time.Duration  { return time.Duration(e.used.Load()) }
 
-// touch starts the idle clock at now. Clocks read by different goroutines may
-// arrive in any order; the latest holds.
-func (e *entry[S]) touch(now time.Duration) {
-	for {
-		old := e.used.Load()
-		if int64(now) <= old || e.used.CompareAndSwap(old, int64(now)) {
-			return
-		}
+// born notes when e was created, before others can see it.
+func (e *entry[S]) born(now time.Duration, jitter uint8) {
+	e.birth = uint64((now+time.Microsecond-1)/time.Microsecond)<<8 | uint64(jitter)
+}
+
+func (e *entry[S]) jitter() uint8          { return uint8(e.birth) }
+func (e *entry[S]) created() time.Duration { return time.Duration(e.birth>>8) * time.Microsecond }
+
+// lifeEnd is when e ends however much it is used.
+func (e *entry[S]) lifeEnd(c *config) time.Duration {
+	return later(e.created(), c.lifetimeFor(e.jitter()))
+}
+
+// idleEnd is when a session in state st ends if nobody uses it.
+func (c *config) idleEnd(st state) time.Duration {
+	return later(st.used().duration(), c.idleFor(st))
+}
+
+// deadline is when a session in state st ends unless something happens to it.
+func (e *entry[S]) deadline(c *config, st state) time.Duration {
+	if st.busy() {
+		return e.lifeEnd(c)
 	}
+	return min(e.lifeEnd(c), c.idleEnd(st))
 }
 
 // overdue says for which reason a session in state st is past its deadline at
 // now; zero if it is not.
-func (e *entry[S]) overdue(c *config, st state, now time.Duration) Reason {
-	lifeEnd := later(e.created, c.lifetimeFor(e.jitter))
-	idleEnd := never
+func (s *Store[S]) overdue(c *config, e *entry[S], st state, now time.Duration) Reason {
+	lifeEnd, idleEnd := e.lifeEnd(c), never
 	if !st.busy() {
-		idleEnd = later(e.lastUsed(), c.idleFor(st))
+		idleEnd = later(s.clock.latest(st.used()).duration(), c.idleFor(st))
 	}
 	switch {
 	case now < min(lifeEnd, idleEnd):
@@ -137,16 +174,34 @@ func (e *entry[S]) overdue(c *config, st state, now time.Duration) Reason {
 	return ReasonUnconfirmed
 }
 
-// lookAt returns when the janitor must look at e next. That of a busy session
-// is where its idle deadline would be if it were released this moment: a real
-// release comes later, so the look is never too late, and a release need not
-// touch the wheel.
-func (e *entry[S]) lookAt(c *config, st state, now time.Duration) time.Duration {
-	from := e.lastUsed()
-	if st.busy() {
-		from = now
+// extra is what only some sessions have.
+type extra[S Session] struct {
+	ctx atomic.Pointer[sessionContext]
+
+	// The ledger's, under its mutex.
+	size  int64
+	sized eviction.Node[entry[S]] // while size is not zero
+	old   int                     // leases of the generation before the present one
+	since time.Duration           // when that ended: how old they are at least
+
+	mu     sync.Mutex
+	traces map[*leaseTrace]struct{}
+}
+
+// extras returns e's extra, made on first use.
+func (e *entry[S]) extras() *extra[S] {
+	if x := e.extra.Load(); x != nil {
+		return x
 	}
-	return min(later(e.created, c.lifetimeFor(e.jitter)), later(from, c.idleFor(st)))
+	e.extra.CompareAndSwap(nil, new(extra[S]))
+	return e.extra.Load()
+}
+
+func (e *entry[S]) size() int64 {
+	if x := e.extra.Load(); x != nil {
+		return x.size
+	}
+	return 0
 }
 
 // sessionContext ends with its session.
@@ -155,25 +210,30 @@ type sessionContext struct {
 	cancel context.CancelCauseFunc
 }
 
-// context returns the session's context, made on first use.
-func (e *entry[S]) context() context.Context {
-	c := e.ctx.Load()
+// context returns e's context, made on first use.
+func (s *Store[S]) context(e *entry[S]) context.Context {
+	x := e.extras()
+	c := x.ctx.Load()
 	if c == nil {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		c = &sessionContext{ctx, cancel}
-		if !e.ctx.CompareAndSwap(nil, c) {
+		if !x.ctx.CompareAndSwap(nil, c) {
 			cancel(nil)
-			c = e.ctx.Load()
+			c = x.ctx.Load()
 		}
 	}
 	if e.load().phase() == gone { // it may have ended before it could see c
-		e.cancel()
+		s.cancel(e)
 	}
 	return c
 }
 
-func (e *entry[S]) cancel() {
-	if c := e.ctx.Load(); c != nil {
-		c.cancel(&EndedError{e.mark, e.load().reason()})
+func (s *Store[S]) cancel(e *entry[S]) {
+	x := e.extra.Load()
+	if x == nil {
+		return
+	}
+	if c := x.ctx.Load(); c != nil {
+		c.cancel(&EndedError{s.Fingerprint(e.id), e.load().reason()})
 	}
 }

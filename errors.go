@@ -17,35 +17,47 @@ var (
 	ErrNotFound = errors.New("layover: session not found")
 	// ErrExists says that Add was called with the ID of a live session.
 	ErrExists = errors.New("layover: a live session has this ID")
-	// ErrFull says that the store holds its maximum of sessions and that none
-	// of them may leave: they are busy, kept by [KeepConfirmed], or too many
-	// Close calls hang.
+	// ErrFull says that the store holds its maximum of sessions or bytes and that
+	// none of them may leave: they are busy, kept by [KeepConfirmed], or of
+	// sources with fewer sessions, or too many Close calls hang.
 	ErrFull = errors.New("layover: store is full and no session may leave")
+	// ErrLeaseLimit says that the session has as many leases as it may have,
+	// see [WithMaxLeases], or its source as many sessions in use, see
+	// [WithSourceShare].
+	ErrLeaseLimit = errors.New("layover: too many leases")
 	// ErrDraining says that [Store.Drain] was called: no new sessions.
 	ErrDraining = errors.New("layover: store is draining, no new sessions")
 	// ErrShutdown says that [Store.Shutdown] was called.
 	ErrShutdown = errors.New("layover: store is shut down")
-	// ErrInvalid says that an ID was empty or a session nil.
-	ErrInvalid = errors.New("layover: empty ID or nil session")
+	// ErrInvalid says that an ID was empty, a session nil or a size negative.
+	ErrInvalid = errors.New("layover: empty ID, nil session or negative size")
 	// ErrOptions is wrapped by every error of [New] and [Store.Reconfigure].
 	ErrOptions = errors.New("layover: invalid options")
 )
 
 // NotFoundError is the [ErrNotFound] of one lookup.
 type NotFoundError struct {
-	// Fingerprint stands for the ID that was looked up.
-	Fingerprint Fingerprint
 	// Reason says why the session ended. Zero: the store does not know, since
 	// there never was such a session or it ended too long ago.
 	Reason Reason
+
+	mark func() Fingerprint // a function: most errors are not printed, and a fingerprint takes longer than the lookup
+}
+
+// Fingerprint stands for the ID that was looked up.
+func (e *NotFoundError) Fingerprint() Fingerprint {
+	if e.mark == nil {
+		return Fingerprint{}
+	}
+	return e.mark()
 }
 
 // Error names the fingerprint and the reason, never the ID.
 func (e *NotFoundError) Error() string {
 	if e.Reason == 0 {
-		return fmt.Sprintf("layover: no session %s", e.Fingerprint)
+		return fmt.Sprintf("layover: no session %s", e.Fingerprint())
 	}
-	return fmt.Sprintf("layover: session %s has ended: %s", e.Fingerprint, e.Reason)
+	return fmt.Sprintf("layover: session %s has ended: %s", e.Fingerprint(), e.Reason)
 }
 
 // Is reports whether target is [ErrNotFound].

@@ -8,98 +8,172 @@ import (
 	"time"
 )
 
+// record is what there is to tell about a session at one moment, in the store's
+// own terms.
+type record struct {
+	id                string
+	created, used, at time.Duration
+	state             state
+	turn              uint64 // counts the ends, as several may have one time
+}
+
+func (e *entry[S]) record(st state, now time.Duration) record {
+	return record{e.id, min(e.created(), now), min(st.used().duration(), now), now, st, 0}
+}
+
+// event tells what r says, but for the fingerprint.
+func (s *Store[S]) event(kind EventKind, r record) Event {
+	ev := Event{
+		Kind:      kind,
+		At:        s.clock.start.Add(r.at),
+		Created:   s.clock.start.Add(r.created),
+		LastUsed:  s.clock.start.Add(r.used),
+		Confirmed: r.state.confirmed(),
+		Holds:     r.state.holds(),
+	}
+	if kind == EventEnded {
+		ev.Reason, ev.InUse = r.state.reason(), r.state.busy()
+	}
+	return ev
+}
+
 // memory remembers how sessions ended, in two rings of bounded size: one for
 // sessions that somebody may ask after, one for those that never were confirmed
-// nor held anything and that any flood makes by the thousand.
+// nor held anything and that any flood makes by the thousand. It keeps IDs,
+// which open nothing any more, and computes a fingerprint only when asked for
+// one: sessions end more often than anybody asks.
 type memory struct {
 	mu    sync.Mutex
+	hash  func(id string) uint64
+	turn  uint64
 	rings [2]ring
 }
 
-type ring struct {
-	ends []Event
-	at   map[Fingerprint]int
-	next int
-	size int
+func newMemory(size int, hash func(string) uint64) *memory {
+	return &memory{hash: hash, rings: [2]ring{{size: (size + 1) / 2}, {size: size / 2}}}
 }
 
-func (m *memory) init(size int) {
-	m.rings[0].size = (size + 1) / 2
-	m.rings[1].size = size / 2
-}
-
-func (m *memory) add(ev Event) {
+// add remembers r, whose ID has the given hash.
+func (m *memory) add(hash uint64, r record) {
+	ring := &m.rings[1]
+	if r.state.confirmed() || r.state.holds() {
+		ring = &m.rings[0]
+	}
+	if ring.size == 0 {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ring, other := &m.rings[1], &m.rings[0]
-	if ev.Confirmed || ev.Holds {
-		ring, other = other, ring
-	}
-	delete(other.at, ev.Fingerprint) // one ID, one explanation: the last
-	ring.add(ev)
+	m.turn++
+	r.turn = m.turn
+	ring.add(hash, r)
 }
 
-func (m *memory) find(f Fingerprint) (Event, bool) {
+// find returns how the session with this ID ended, the last one if there were
+// several.
+func (m *memory) find(id string) (last record, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.rings {
-		if at, ok := m.rings[i].at[f]; ok {
-			return m.rings[i].ends[at], true
+		if r := m.rings[i].find(m.hash(id), id); r != nil && (!ok || r.turn > last.turn) {
+			last, ok = *r, true
 		}
 	}
-	return Event{}, false
+	return last, ok
 }
 
-func (r *ring) add(ev Event) {
-	if r.size == 0 {
-		return
-	}
-	if r.at == nil {
-		r.at = make(map[Fingerprint]int)
-	}
-	if len(r.ends) < r.size {
-		r.next = len(r.ends)
-		r.ends = append(r.ends, ev)
-	} else {
-		if old := r.ends[r.next].Fingerprint; r.at[old] == r.next {
-			delete(r.at, old)
+// all returns all that is remembered.
+func (m *memory) all() (all []record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.rings {
+		for _, r := range m.rings[i].ends {
+			all = append(all, r.record)
 		}
-		r.ends[r.next] = ev
 	}
-	r.at[ev.Fingerprint] = r.next
-	r.next = (r.next + 1) % r.size
+	return all
+}
+
+// ring holds the last records, chained by hash. A chain runs from the newest to
+// the oldest, and ends where it leads to a record that was overwritten since.
+type ring struct {
+	size  int
+	ends  []ended
+	heads []uint32 // by hash: the number of the newest record, zero if there is none
+	next  uint32   // the number of the next record, counted from 1; it may wrap around
+}
+
+type ended struct {
+	record
+	hash   uint64
+	number uint32
+	older  uint32 // in the chain
+}
+
+func (r *ring) add(hash uint64, rec record) {
+	if r.heads == nil {
+		r.heads = make([]uint32, r.size)
+	}
+	if r.next++; r.next == 0 {
+		r.next = 1 // zero means none
+	}
+	head := &r.heads[hash%uint64(r.size)]
+	e := ended{rec, hash, r.next, *head}
+	*head = r.next
+	if len(r.ends) < r.size {
+		r.ends = append(r.ends, e)
+	} else {
+		r.ends[r.slot(r.next)] = e
+	}
+}
+
+// slot is where the record with this number is, if it still is.
+func (r *ring) slot(number uint32) int { return int((number - 1) % uint32(r.size)) }
+
+func (r *ring) find(hash uint64, id string) *record {
+	if len(r.ends) == 0 {
+		return nil
+	}
+	number := r.heads[hash%uint64(r.size)]
+	for number != 0 {
+		e := &r.ends[r.slot(number)]
+		if e.number != number {
+			return nil
+		}
+		if e.hash == hash && e.id == id {
+			return &e.record
+		}
+		number = e.older
+	}
+	return nil
 }
 
 // Explain tells when and why the session with fingerprint f ended: its
 // [EventEnded]. False means that the session is live, was never here, or ended
 // so long ago that it is forgotten, see [WithRemembered]. If several sessions
-// had the same ID, it tells of the one that ended last.
-func (s *Store[S]) Explain(f Fingerprint) (Event, bool) { return s.memory.find(f) }
+// had the same ID, it tells of the one that ended last. It looks at all that is
+// remembered, which takes some milliseconds.
+func (s *Store[S]) Explain(f Fingerprint) (ev Event, ok bool) {
+	var last record
+	for _, r := range s.memory.all() {
+		if (!ok || r.turn > last.turn) && s.Fingerprint(r.id) == f {
+			last, ok = r, true
+		}
+	}
+	if !ok {
+		return Event{}, false
+	}
+	ev = s.event(EventEnded, last)
+	ev.Fingerprint = f
+	return ev, true
+}
 
 // notFound returns the error of a lookup of id. r is the reason if the caller
 // knows it already.
 func (s *Store[S]) notFound(id string, r Reason) error {
-	f := s.Fingerprint(id)
 	if r == 0 {
-		ev, _ := s.memory.find(f)
-		r = ev.Reason
+		last, _ := s.memory.find(id)
+		r = last.state.reason()
 	}
-	return &NotFoundError{f, r}
-}
-
-// event describes what happened to e, which is in state st.
-func (s *Store[S]) event(kind EventKind, e *entry[S], st state, now time.Duration) Event {
-	ev := Event{
-		Kind:        kind,
-		Fingerprint: e.mark,
-		At:          s.start.Add(now),
-		Created:     s.start.Add(e.created),
-		LastUsed:    s.start.Add(e.lastUsed()),
-		Confirmed:   st.confirmed(),
-		Holds:       st.holds(),
-	}
-	if kind == EventEnded {
-		ev.Reason, ev.InUse = st.reason(), st.busy()
-	}
-	return ev
+	return &NotFoundError{r, func() Fingerprint { return s.Fingerprint(id) }}
 }

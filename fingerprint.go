@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
+	"io"
 )
 
 // Fingerprint stands for a session ID wherever people read: events, logs,
@@ -37,9 +39,14 @@ func ParseFingerprint(s string) (Fingerprint, error) {
 // FingerprintOf returns the fingerprint of id under key, which should be 16
 // random bytes or more. A store with this key gives the same, see
 // [WithFingerprintKey].
-func FingerprintOf(key []byte, id string) (f Fingerprint) {
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(id))
+func FingerprintOf(key []byte, id string) Fingerprint {
+	return fingerprint(hmac.New(sha256.New, key), id)
+}
+
+// fingerprint uses a mac that has its key, and may have been used before.
+func fingerprint(mac hash.Hash, id string) (f Fingerprint) {
+	mac.Reset()
+	_, _ = io.WriteString(mac, id)
 	var sum [sha256.Size]byte
 	copy(f[:], mac.Sum(sum[:0]))
 	return f

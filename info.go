@@ -11,6 +11,7 @@ import (
 // Info is what [Store.All] tells about a session beside its value.
 type Info struct {
 	Fingerprint Fingerprint
+	Source      string // see [Origin]
 	Created     time.Time
 	// LastUsed is when the idle clock last started.
 	LastUsed time.Time
@@ -26,37 +27,31 @@ type Info struct {
 // leases: a session may be closed while it is looked at.
 func (s *Store[S]) All() iter.Seq2[Info, S] {
 	return func(yield func(Info, S) bool) {
-		s.index.each(func(batch []*entry[S]) bool {
-			c, now := s.config.Load(), s.now()
-			for _, e := range batch {
-				st := e.load()
-				if st.phase() != live || e.overdue(c, st, now) != 0 {
-					continue
-				}
-				if !yield(s.info(c, e, st), e.value) {
-					return false
-				}
+		c := s.config.Load()
+		for e := range s.index.all() {
+			now, st := s.clock.now(), e.load()
+			if st.phase() != live || s.overdue(c, e, st, now) != 0 {
+				continue
 			}
-			return true
-		})
+			if !yield(s.info(c, e, st, now), e.value) {
+				return
+			}
+		}
 	}
 }
 
-func (s *Store[S]) info(c *config, e *entry[S], st state) Info {
+func (s *Store[S]) info(c *config, e *entry[S], st state, now time.Duration) Info {
 	in := Info{
-		Fingerprint: e.mark,
-		Created:     s.start.Add(e.created),
-		LastUsed:    s.start.Add(e.lastUsed()),
+		Fingerprint: s.Fingerprint(e.id),
+		Source:      e.source.name,
+		Created:     s.clock.start.Add(min(e.created(), now)),
+		LastUsed:    s.clock.start.Add(min(st.used().duration(), now)),
 		Leases:      st.leases(),
 		Confirmed:   st.confirmed(),
 		Holds:       st.holds(),
 	}
-	expires := later(e.created, c.lifetimeFor(e.jitter))
-	if !st.busy() {
-		expires = min(expires, later(e.lastUsed(), c.idleFor(st)))
-	}
-	if expires != never {
-		in.Expires = s.start.Add(expires)
+	if expires := e.deadline(c, st); expires != never {
+		in.Expires = s.clock.start.Add(expires)
 	}
 	return in
 }

@@ -4,13 +4,22 @@
 package layover
 
 import (
-	"math/rand/v2"
 	"reflect"
 	"time"
 )
 
 // Origin is what the store is told about a newcomer.
 type Origin struct {
+	// Source names where the session comes from: a principal, a host. Sources
+	// share a full store: the one with the most sessions makes room first, and
+	// none pushes out the sessions of one that has fewer. Sessions with an
+	// empty Source are all of one source.
+	Source string
+
+	// Size is how many bytes the session takes, by the caller's reckoning, see
+	// [WithMaxBytes] and [Lease.SetSize]. It must not be negative.
+	Size int64
+
 	// Holds says that the session holds something from the start, see
 	// [Store.Hold].
 	Holds bool
@@ -20,27 +29,32 @@ type Origin struct {
 // before its first call has ended. A store that is full makes room as
 // [WithWhenFull] says.
 //
-// Errors: [ErrExists], [ErrFull], [ErrDraining], [ErrShutdown], [ErrInvalid].
-// On an error v is not stored and not closed; it is still the caller's.
+// Errors: [ErrExists], [ErrFull], [ErrLeaseLimit], [ErrDraining],
+// [ErrShutdown], [ErrInvalid]. On an error v is not stored and not closed; it
+// is still the caller's.
 func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
 	e, err := s.insert(id, v, o, leaseUnit, false)
 	if err != nil {
 		return // a zero lease
 	}
 	l.store, l.entry = s, e
+	if s.config.Load().leaseTraces {
+		l.trace = s.trace(e)
+	}
 	return
 }
 
 // Put files v under id without a lease. If the same value is filed there
 // already, that is a touch. If another one is, that one ends, as replaced: at
-// once if idle, after its last release if calls use it. Values that cannot be
+// once if idle, after its last release if calls use it; v is confirmed if that
+// one was, since it is the ID that was brought back. Values that cannot be
 // compared are never the same. One value must not be filed under two IDs, nor
 // again after it has ended, since it would be closed for each.
 //
-// Errors are those of Add without [ErrExists]. On an error v is not stored and
-// not closed, and what was there stays.
+// Errors are those of Add without [ErrExists] and [ErrLeaseLimit]. On an error
+// v is not stored and not closed, and what was there stays.
 func (s *Store[S]) Put(id string, v S, o Origin) error {
-	if e := s.index.get(id); e != nil && same(e.value, v) && s.Touch(id) == nil {
+	if e := s.index.find(id); e != nil && same(e.value, v) && s.Touch(id) == nil {
 		return nil
 	}
 	_, err := s.insert(id, v, o, 0, true)
@@ -48,21 +62,21 @@ func (s *Store[S]) Put(id string, v S, o Origin) error {
 }
 
 func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) (*entry[S], error) {
-	if id == "" || isNil(v) {
+	if id == "" || isNil(v) || o.Size < 0 {
 		return nil, ErrInvalid
 	}
 	if err := s.letClosersBreathe(id, replace); err != nil {
 		return nil, err
 	}
-	e := &entry[S]{id: id, value: v, mark: s.Fingerprint(id), jitter: uint8(rand.Uint32())}
+	e := &entry[S]{id: id, value: v}
 	if o.Holds {
 		leases |= holdsBit
 	}
 	e.state.Store(uint64(leases))
-	left := make([]*entry[S], 0, 4)
-	e, left, err := s.enter(e, replace, left)
-	s.finish(left)
-	return e, err
+	hash := s.index.hash(id)
+	s.lock()
+	defer s.unlock()
+	return s.enter(hash, e, o, replace)
 }
 
 // letClosersBreathe slows newcomers down to the pace of the closers while more
@@ -90,11 +104,11 @@ func (s *Store[S]) letClosersBreathe(id string, replace bool) error {
 // refuses returns why a newcomer has no chance, however long it waits.
 func (s *Store[S]) refuses(id string, replace bool) error {
 	if !replace {
-		if _, err := s.visit(id, 0); err == nil {
+		if _, err := s.visit(id); err == nil {
 			return ErrExists
 		}
 	}
-	s.ledger.mu.Lock()
+	s.lock()
 	defer s.ledger.mu.Unlock()
 	return s.ledger.closed()
 }
@@ -105,73 +119,85 @@ const closePatience = time.Second
 // minClosing keeps a burst of replacements in a small store from being refused.
 const minClosing = 1024
 
-// enter is the part of insert that runs under the locks.
-func (s *Store[S]) enter(e *entry[S], replace bool, left []*entry[S]) (*entry[S], []*entry[S], error) {
-	sh := s.index.shard(e.id)
-	sh.Lock()
-	defer sh.Unlock()
+// enter is the part of insert that runs under the ledger's mutex.
+func (s *Store[S]) enter(hash uint64, e *entry[S], o Origin, replace bool) (*entry[S], error) {
 	l := &s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c, now := s.config.Load(), s.now()
-	e.created = now
-	e.used.Store(int64(now))
 	if err := l.closed(); err != nil {
-		return nil, left, err
+		return nil, err
 	}
-	if old := sh.entries[e.id]; old != nil {
-		kept, rest, err := s.displace(c, now, old, e, replace, left)
-		if left = rest; kept || err != nil {
-			return old, left, err
+	c, now := s.config.Load(), s.clock.now()
+	e.born(now, uint8(hash>>(64-partBits-16)))
+	st := e.load()
+	e.state.Store(uint64(st.touched(stampOf(now))))
+	e.source = l.sources.find(o.Source)
+	if old := s.index.get(hash, e.id); old != nil {
+		if kept, err := s.displace(c, now, hash, old, e, o.Size, replace); kept || err != nil {
+			return old, err
 		}
 	}
-	left, ok := s.room(c, now, left)
-	if !ok {
-		l.counts.refused++
-		return nil, left, ErrFull
+	if st.busy() && !e.source.enter(c.busyShare()) {
+		s.leasesRefused.Add(1)
+		return nil, ErrLeaseLimit
 	}
-	s.admit(c, e)
-	sh.entries[e.id] = e
-	return e, left, nil
+	if !s.room(c, now, e.source, 1, o.Size) {
+		if st.busy() {
+			e.source.leave()
+		}
+		l.counts.refused++
+		return nil, ErrFull
+	}
+	s.admit(c, hash, e, o.Size)
+	return e, nil
 }
 
 // displace ends old, so that e can have its ID. It is kept if it is the same
 // session as e, or live and not to be replaced.
-func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], replace bool, left []*entry[S]) (kept bool, _ []*entry[S], err error) {
-	l := &s.ledger
+func (s *Store[S]) displace(c *config, now time.Duration, hash uint64, old, e *entry[S], size int64, replace bool) (kept bool, _ error) {
 	for {
 		st := old.load()
 		if st.phase() != live {
 			s.settle(c, old, now) // on its way out; its end comes before the newcomer
-			return false, left, nil
+			return false, nil
 		}
-		r := old.overdue(c, st, now)
+		r := s.overdue(c, old, st, now)
 		if r == 0 {
 			if !replace {
-				return true, left, ErrExists
+				return true, ErrExists
 			}
 			if same(old.value, e.value) {
-				old.touch(now)
-				if old.swap(st, st+touchUnit) {
-					return true, left, nil
+				if old.swap(st, st.touched(stampOf(now))) {
+					return true, nil
 				}
 				continue
 			}
-			r = ReasonReplaced
-			if st.busy() || c.max > 0 && l.places > c.max {
-				// Its place does not become free: another is needed first.
-				var ok bool
-				if left, ok = s.room(c, now, left); !ok {
-					l.counts.refused++
-					return true, left, ErrFull
-				}
+			if r = ReasonReplaced; !s.roomToReplace(c, now, old, st, e.source, size) {
+				s.ledger.counts.refused++
+				return true, ErrFull
 			}
 		}
 		if old.swap(st, st.ended(r)) {
+			if r == ReasonReplaced {
+				// There is room for e by now. It is the ID that was brought back.
+				e.state.Store(uint64(e.load() | st&confirmedBit))
+				s.index.replace(hash, old, e)
+			}
 			s.settle(c, old, now)
-			return false, append(left, old), nil
+			return false, nil
 		}
 	}
+}
+
+// roomToReplace makes the room that a newcomer takes beyond that of old, which
+// stays where it is if there is none.
+func (s *Store[S]) roomToReplace(c *config, now time.Duration, old *entry[S], st state, from *source[S], size int64) bool {
+	sessions := 0
+	if st.busy() || s.ledger.excessPlaces(c) { // its place does not become free
+		sessions = 1
+	}
+	if !st.busy() {
+		size -= old.size()
+	}
+	return s.room(c, now, from, sessions, size)
 }
 
 // same reports whether a and b are one session.

@@ -22,8 +22,9 @@ import (
 // it runs foreign code on the caller's goroutine, so it may be called under a
 // lock.
 type journal struct {
-	pool    *janitor.Pool[delivery]
-	dropped atomic.Uint64
+	pool        *janitor.Pool[delivery]
+	fingerprint func(id string) Fingerprint
+	dropped     atomic.Uint64
 
 	mu    sync.Mutex
 	lines [reasons + failures]line
@@ -33,6 +34,7 @@ type journal struct {
 type delivery struct {
 	observe func(Event)
 	event   Event
+	id      string // its fingerprint is computed for the observer, not on anybody's way
 
 	logger *slog.Logger
 	level  slog.Level
@@ -51,15 +53,17 @@ const (
 	closeFailed = iota
 	closeHangs
 	observerFailed
+	leaseKept
 	failures
 )
 
-func newJournal() *journal {
-	j := new(journal)
+func newJournal(fingerprint func(string) Fingerprint) *journal {
+	j := &journal{fingerprint: fingerprint}
 	j.pool = janitor.NewPool(janitor.PoolConfig[delivery]{
 		Workers: 1, // order
 		Run: func(d delivery) error {
 			if d.observe != nil {
+				d.event.Fingerprint = fingerprint(d.id)
 				d.observe(d.event)
 			} else {
 				d.logger.LogAttrs(context.Background(), d.level, d.text, d.attrs...)
@@ -68,17 +72,24 @@ func newJournal() *journal {
 		},
 		Done: func(d delivery, err error) {
 			if err != nil && d.observe != nil {
-				j.fail(observerFailed, d.logger, "layover: observer failed", d.event.Fingerprint, "", err)
+				j.fail(observerFailed, d.logger, "layover: observer failed", d.id, err)
 			}
 		},
 	})
 	return j
 }
 
-// event reports ev to whom the config names.
-func (j *journal) event(c *config, ev Event) {
+// tell reports what happened to e to whom the config names.
+func (s *Store[S]) tell(c *config, kind EventKind, e *entry[S], st state, now time.Duration) {
+	if c.observer != nil || c.logger != nil && kind == EventEnded {
+		s.journal.event(c, e.id, s.event(kind, e.record(st, now)))
+	}
+}
+
+// event reports ev, which has no fingerprint yet, of the session with this ID.
+func (j *journal) event(c *config, id string, ev Event) {
 	if c.observer != nil {
-		j.submit(delivery{observe: c.observer, event: ev, logger: c.logger})
+		j.submit(delivery{observe: c.observer, event: ev, id: id, logger: c.logger})
 	}
 	if c.logger == nil || ev.Kind != EventEnded {
 		return
@@ -94,7 +105,7 @@ func (j *journal) event(c *config, ev Event) {
 	j.submit(delivery{logger: c.logger, level: level, text: "layover: session ended", attrs: []slog.Attr{
 		slog.String("reason", ev.Reason.String()),
 		slog.Int("sessions", n),
-		slog.String("session", ev.Fingerprint.String()),
+		slog.String("session", j.fingerprint(id).String()),
 		slog.Duration("age", ev.At.Sub(ev.Created)),
 		slog.Duration("unused", ev.At.Sub(ev.LastUsed)),
 		slog.Bool("confirmed", ev.Confirmed),
@@ -103,13 +114,25 @@ func (j *journal) event(c *config, ev Event) {
 }
 
 // fail reports that foreign code failed.
-func (j *journal) fail(kind int, l *slog.Logger, text string, f Fingerprint, id string, err error) {
+func (j *journal) fail(kind int, l *slog.Logger, text, id string, err error) {
 	if l == nil {
 		return
 	}
 	if n := j.count(reasons + kind); n > 0 {
+		f := j.fingerprint(id)
 		attrs := append(describe(err, id, f), slog.Int("times", n), slog.String("session", f.String()))
 		j.submit(delivery{logger: l, level: slog.LevelError, text: text, attrs: attrs})
+	}
+}
+
+// leak reports leases that were held for too long, and where they were taken.
+func (j *journal) leak(l *slog.Logger, id, taken string) {
+	if l == nil {
+		return
+	}
+	if n := j.count(reasons + leaseKept); n > 0 {
+		j.submit(delivery{logger: l, level: slog.LevelError, text: "layover: a lease was not released", attrs: []slog.Attr{
+			slog.Int("times", n), slog.String("session", j.fingerprint(id).String()), slog.String("taken", taken)}})
 	}
 }
 
@@ -146,7 +169,7 @@ func (j *journal) flush(l *slog.Logger) {
 			slog.String("reason", Reason(i).String()), slog.Int("sessions", n)}}
 		if i >= reasons {
 			d = delivery{logger: l, level: slog.LevelError, text: "layover: more failures", attrs: []slog.Attr{
-				slog.String("of", [failures]string{"close", "hanging close", "observer"}[i-reasons]), slog.Int("times", n)}}
+				slog.String("of", [failures]string{"close", "hanging close", "observer", "lease not released"}[i-reasons]), slog.Int("times", n)}}
 		}
 		j.submit(d)
 	}

@@ -119,7 +119,7 @@ func TestWhatASlowObserverMissesIsCounted(t *testing.T) {
 			seen.Add(1)
 		}))
 		for range maxQueuedEvents + missed {
-			s.journal.event(s.config.Load(), Event{Kind: EventCreated})
+			s.journal.event(s.config.Load(), "", Event{Kind: EventCreated})
 		}
 		c := add(t, s, "a") // the store goes on, and its sessions end
 		must(t, s.Remove("a"))
@@ -400,8 +400,8 @@ func TestExplainIsBoundedAndFloodsWashOutOnlyEachOther(t *testing.T) {
 		t.Error("an ID that was used again stays for ever, or takes others with it")
 	}
 	for i := range s.memory.rings {
-		if r := &s.memory.rings[i]; len(r.ends) > r.size || len(r.at) > r.size {
-			t.Errorf("ring %d holds %d ends and %d fingerprints, its size is %d", i, len(r.ends), len(r.at), r.size)
+		if r := &s.memory.rings[i]; len(r.ends) > r.size || len(r.heads) > r.size {
+			t.Errorf("ring %d holds %d ends and %d fingerprints, its size is %d", i, len(r.ends), len(r.heads), r.size)
 		}
 	}
 }

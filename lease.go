@@ -16,9 +16,11 @@ import (
 // Its methods may be called by several goroutines, and after Release. It must
 // not be copied; hand on a pointer.
 type Lease[S Session] struct {
-	store    *Store[S]
-	entry    *entry[S]
-	released atomic.Bool // and not an atomic entry: its swap would have every lease escape to the heap
+	store      *Store[S]
+	entry      *entry[S]
+	trace      *leaseTrace
+	released   atomic.Bool // and not an atomic entry: its swap would have every lease escape to the heap
+	generation bool
 }
 
 // held returns the leased entry, or nil after Release.
@@ -46,7 +48,7 @@ func (l *Lease[S]) Session() S {
 // Fingerprint returns the session's fingerprint, or the zero one after Release.
 func (l *Lease[S]) Fingerprint() Fingerprint {
 	if e := l.held(); e != nil {
-		return e.mark
+		return l.store.Fingerprint(e.id)
 	}
 	return Fingerprint{}
 }
@@ -57,7 +59,7 @@ func (l *Lease[S]) Fingerprint() Fingerprint {
 // for. After Release it returns a context that is already canceled.
 func (l *Lease[S]) Context() context.Context {
 	if e := l.held(); e != nil {
-		return e.context()
+		return l.store.context(e)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -78,10 +80,35 @@ func (l *Lease[S]) Hold() {
 	}
 }
 
+// Size returns how many bytes the session is said to take.
+func (l *Lease[S]) Size() int64 {
+	if e := l.held(); e != nil {
+		return l.store.sizeOf(e)
+	}
+	return 0
+}
+
+// SetSize tells the store how many bytes the session takes from now on. If it
+// has grown and the maximum of bytes is reached, others make room, as they do
+// for a newcomer. Errors: [ErrFull] if they cannot, [ErrInvalid] if n is
+// negative; the size is then what it was. After Release it does nothing.
+func (l *Lease[S]) SetSize(n int64) error {
+	if n < 0 {
+		return ErrInvalid
+	}
+	if e := l.held(); e != nil {
+		return l.store.setSize(e, n)
+	}
+	return nil
+}
+
 // Release gives the lease back and starts the idle clock. The last release of
 // a retired session has it closed. Further calls do nothing.
 func (l *Lease[S]) Release() {
 	if l.entry != nil && l.released.CompareAndSwap(false, true) {
-		l.store.release(l.entry)
+		if l.trace != nil {
+			l.entry.extras().untrace(l.trace)
+		}
+		l.store.release(l.entry, l.generation)
 	}
 }

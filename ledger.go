@@ -14,22 +14,28 @@ import (
 )
 
 // ledger is what concerns the store as a whole: who has a place, who would
-// leave, and when. Its mutex may be taken under a shard's, never the other way
-// round. No foreign code runs under it.
+// leave, and when. Whoever adds or ends a session holds its mutex; hits do not.
+// No foreign code runs under it.
 type ledger[S Session] struct {
 	mu       sync.Mutex
-	places   int // taken: live and retired sessions
+	places   int   // taken: live and retired sessions
+	bytes    int64 // that they have said to take
 	live     int
 	classes  [eviction.Confirmed + 1]int // live ones
 	retired  map[*entry[S]]struct{}
-	policy   eviction.Policy[entry[S]]
+	sources  sources[S]
+	policy   eviction.Policy[entry[S]] // who leaves for a place
+	sized    eviction.Policy[entry[S]] // who leaves for bytes: of those that take any
 	wheel    *janitor.Wheel[entry[S]]
 	draining bool
 	shut     bool
 	empty    chan struct{} // closed when no place is taken, after shut
+	emptied  bool
 	counts   counts
+	closing  []*entry[S]      // to be handed to the closers when the mutex is unlocked
+	due      [batch]*entry[S] // scratch of reap
 
-	over atomic.Bool // more places taken than the maximum, after it was lowered
+	over atomic.Bool // more is taken than the maximum, after it was lowered
 
 	sweeping bool // a sweep is under way, and will arm the timer when it is done
 	timer    *time.Timer
@@ -40,31 +46,110 @@ type ledger[S Session] struct {
 // counts are running totals and a peak.
 type counts struct {
 	created, confirmed, refused uint64
+	leasesExpired               uint64
 	ended                       [reasons]uint64
 	peak                        int
 }
 
-func (s *Store[S]) newPolicy(c *config) eviction.Policy[entry[S]] {
-	if c.whenFull == EvictLRU {
-		return eviction.NewLRU[entry[S]]()
+// newPolicies returns the policies that c asks for.
+func newPolicies[S Session](c *config) (places, bytes eviction.Policy[entry[S]]) {
+	access := eviction.Access[entry[S]]{
+		Node:   func(e *entry[S]) *eviction.Node[entry[S]] { return &e.node },
+		Source: func(e *entry[S]) *eviction.Source[entry[S]] { return &e.source.places },
+		Used:   func(e *entry[S]) uint32 { return uint32(e.load().used()) },
+		Take:   takeIdle[S],
 	}
-	return eviction.NewAssured[entry[S]](c.few(), c.whenFull == KeepConfirmed)
+	sized := access
+	sized.Node = func(e *entry[S]) *eviction.Node[entry[S]] { return &e.extra.Load().sized }
+	sized.Source = func(e *entry[S]) *eviction.Source[entry[S]] { return e.source.bytes }
+	if c.whenFull == EvictLRU {
+		return eviction.NewLRU(access), eviction.NewLRU(sized)
+	}
+	keep := c.whenFull == KeepConfirmed
+	return eviction.NewAssured(access, c.few(), keep), eviction.NewAssured(sized, c.few(), keep)
+}
+
+// takeIdle ends e for capacity if it is idle. If not, its last release will tell
+// the policy.
+func takeIdle[S Session](e *entry[S]) bool {
+	for {
+		st := e.load()
+		switch {
+		case st.phase() == gone:
+			return true // ended by somebody who has yet to settle it
+		case st.phase() == retired || st&parkedBit != 0 && st.busy():
+			return false
+		case st.busy():
+			if e.swap(st, st|parkedBit) {
+				return false
+			}
+		case e.swap(st, st.ended(ReasonCapacity)):
+			return true
+		}
+	}
+}
+
+// lock takes the ledger's mutex. It is held for so short that whoever cannot
+// have it at once gets it sooner by trying again than by going to sleep, which
+// would cost more than what is done under it.
+func (s *Store[S]) lock() {
+	for range lockTries {
+		if s.ledger.mu.TryLock() {
+			return
+		}
+		for range lockPause {
+			runtime.KeepAlive(s)
+		}
+	}
+	s.ledger.mu.Lock()
+}
+
+const lockTries, lockPause = 20, 300
+
+// unlock does what had to wait for the end of a change, and unlocks the mutex.
+func (s *Store[S]) unlock() {
+	l := &s.ledger
+	if len(l.closing) > 0 {
+		// Here and not after the mutex, so that a Shutdown that finds no place
+		// taken waits for these as well.
+		s.closers.SubmitAll(l.closing)
+		clear(l.closing)
+		l.closing = l.closing[:0]
+	}
+	if l.wheel.Len() == 0 {
+		s.wake(never)
+	}
+	if l.places == 0 {
+		s.clock.park()
+		if l.shut && !l.emptied {
+			l.emptied = true
+			close(l.empty)
+		}
+	}
+	l.mu.Unlock()
 }
 
 // admit gives e a place, which must be free, and reports it.
-func (s *Store[S]) admit(c *config, e *entry[S]) {
+func (s *Store[S]) admit(c *config, hash uint64, e *entry[S], size int64) {
 	l := &s.ledger
-	st := e.load()
-	e.listed, e.placed, e.class, e.asked = true, true, st.class(), e.created
+	st, now := e.load(), e.created()
+	l.sources.keep(e.source)
+	e.node.Spare = listed | placed | uint16(st.class())<<classShift
 	l.places++
 	l.live++
-	l.classes[e.class]++
+	l.classes[st.class()]++
 	l.counts.created++
+	if st.confirmed() {
+		l.counts.confirmed++
+	}
 	l.counts.peak = max(l.counts.peak, l.places)
-	l.policy.Insert(&e.node, e, e.class)
-	l.wheel.File(&e.timer, e, e.lookAt(c, st, e.created))
-	s.journal.event(c, s.event(EventCreated, e, st, e.created))
-	s.arm()
+	l.policy.Insert(e, st.class())
+	l.resize(e, size, st.class())
+	s.file(e, s.lookAt(e, now))
+	s.tell(c, EventCreated, e, st, now)
+	if s.index.get(hash, e.id) != e { // it is if it replaces another one
+		s.index.put(hash, e)
+	}
 }
 
 // refuse counts an insert for which there is no room.
@@ -78,55 +163,110 @@ func (l *ledger[S]) refuse() error {
 // settle brings the ledger in line with an entry that has left the live phase.
 // It may be called any number of times, by anybody.
 func (s *Store[S]) settle(c *config, e *entry[S], now time.Duration) {
-	l := &s.ledger
 	st := e.load()
 	if st.phase() == live {
 		return
 	}
-	if e.listed {
-		e.listed = false
-		l.live--
-		l.classes[e.class]--
-		l.counts.ended[st.reason()]++
-		l.policy.Remove(&e.node)
-		l.wheel.Cancel(&e.timer)
-		ev := s.event(EventEnded, e, st, now)
-		s.memory.add(ev)
-		s.journal.event(c, ev)
-		if st.phase() == retired {
-			l.retired[e] = struct{}{}
-		}
+	if e.flag(listed) {
+		s.delist(c, e, st, now)
 	}
-	if st.phase() == gone && e.placed {
-		e.placed = false
-		l.places--
-		delete(l.retired, e)
-		l.over.Store(c.max > 0 && l.places > c.max)
-		// Here and not after the mutex, so that a Shutdown that finds no place
-		// taken waits for this Close as well.
-		e.cancel()
-		s.closers.Submit(e)
-		if l.shut && l.places == 0 {
-			close(l.empty)
-		}
+	if st.phase() == gone && e.flag(placed) {
+		s.vacate(c, e)
 	}
 }
 
-// room makes room for one more session, if need be by ending others, which it
-// appends to left. It reports whether there is room.
-func (s *Store[S]) room(c *config, now time.Duration, left []*entry[S]) ([]*entry[S], bool) {
+// delist has e leave the live ones.
+func (s *Store[S]) delist(c *config, e *entry[S], st state, now time.Duration) {
 	l := &s.ledger
-	if c.max == 0 || l.places < c.max {
-		return left, true
+	class := e.counted()
+	e.node.Spare &= placed
+	l.live--
+	l.classes[class]--
+	l.counts.ended[st.reason()]++
+	l.policy.Remove(e)
+	if e.size() > 0 {
+		l.sized.Remove(e)
 	}
-	for more, n := true, 0; more && l.places >= c.max && n < reapsForRoom; n++ {
-		left, more = s.reap(c, now, left)
+	hash := s.index.hash(e.id)
+	s.index.remove(hash, e)
+	s.memory.add(hash, e.record(st, now))
+	s.tell(c, EventEnded, e, st, now)
+	if st.phase() != retired {
+		return
 	}
-	for before := l.places + 1; l.places >= c.max && l.places < before; {
-		before = l.places
-		left = s.evict(c, now, left)
+	l.retired[e] = struct{}{}
+	e.source.places.Extra++
+	s.file(e, s.lookAt(e, now))
+}
+
+// vacate frees e's place and has it closed.
+func (s *Store[S]) vacate(c *config, e *entry[S]) {
+	l := &s.ledger
+	if _, was := l.retired[e]; was {
+		e.source.places.Extra--
+		if delete(l.retired, e); len(l.retired) == 0 {
+			l.retired = make(map[*entry[S]]struct{}) // maps do not shrink
+		}
 	}
-	return left, l.places < c.max
+	e.node.Spare = 0
+	l.wheel.Cancel(e)
+	l.places--
+	l.bytes -= e.size()
+	if e.size() > 0 {
+		e.source.bytes.Extra -= int(e.size())
+	}
+	l.over.Store(l.exceeds(c))
+	l.sources.drop(e.source)
+	s.cancel(e)
+	l.closing = append(l.closing, e)
+}
+
+// exceeds reports whether more is taken than c allows.
+func (l *ledger[S]) exceeds(c *config) bool { return l.excessPlaces(c) || l.excessBytes(c) }
+
+func (l *ledger[S]) excessPlaces(c *config) bool { return c.max > 0 && l.places > c.max }
+func (l *ledger[S]) excessBytes(c *config) bool  { return c.maxBytes > 0 && l.bytes > c.maxBytes }
+
+// hasPlaces reports whether so many more sessions may come.
+func (l *ledger[S]) hasPlaces(c *config, n int) bool {
+	return n <= 0 || c.max == 0 || n <= c.max-l.places
+}
+
+// hasBytes reports whether so many more bytes may be taken.
+func (l *ledger[S]) hasBytes(c *config, n int64) bool {
+	return n <= 0 || c.maxBytes == 0 || n <= c.maxBytes-l.bytes
+}
+
+// room makes room for so many more sessions and bytes of a source, if need be
+// by ending others. It reports whether there is room.
+func (s *Store[S]) room(c *config, now time.Duration, from *source[S], sessions int, bytes int64) bool {
+	l := &s.ledger
+	fits := func() bool { return l.hasPlaces(c, sessions) && l.hasBytes(c, bytes) }
+	if fits() {
+		return true
+	}
+	if c.maxBytes > 0 && bytes > c.maxBytes {
+		return false // whoever leaves
+	}
+	for more, n := true, 0; more && n < reapsForRoom; n++ {
+		if more = s.reap(c, now); fits() {
+			return true
+		}
+	}
+	if sessions > 0 && l.excessPlaces(c) || bytes > 0 && l.excessBytes(c) {
+		return false // the maximum was lowered: first those leave who are above it
+	}
+	for !l.hasPlaces(c, sessions) {
+		if !s.evict(c, now, l.policy.Victim(&from.places)) {
+			return false
+		}
+	}
+	for !l.hasBytes(c, bytes) {
+		if !s.evict(c, now, l.sized.Victim(from.weighed())) {
+			return false
+		}
+	}
+	return true
 }
 
 // reapsForRoom bounds for how long an insert looks for expired sessions before
@@ -146,86 +286,89 @@ func (l *ledger[S]) closed() error {
 
 // reap ends a bounded number of sessions that are due, and reports whether
 // there may be more.
-func (s *Store[S]) reap(c *config, now time.Duration, left []*entry[S]) ([]*entry[S], bool) {
+func (s *Store[S]) reap(c *config, now time.Duration) (more bool) {
 	l := &s.ledger
-	due, more := l.wheel.Due(now, batch, s.due[:0])
+	due, more := l.wheel.Due(now, batch, l.due[:0])
+	if len(due) > 1 {
+		s.index.warm(due)
+	}
 	for _, e := range due {
-		for {
-			st := e.load()
-			if st.phase() != live {
-				break // whoever ended it settles it
-			}
-			r := e.overdue(c, st, now)
-			if r == 0 {
-				l.wheel.File(&e.timer, e, e.lookAt(c, st, now))
-				break
-			}
-			if e.swap(st, st.ended(r)) {
-				s.settle(c, e, now)
-				left = append(left, e)
-				break
-			}
-		}
+		s.reapOne(c, e, now)
 	}
 	clear(due)
-	return left, more
+	return more
 }
 
-// evict ends one session for capacity, if any may leave.
-func (s *Store[S]) evict(c *config, now time.Duration, left []*entry[S]) []*entry[S] {
-	used := func(e *entry[S]) bool {
-		last := e.lastUsed()
-		since := last > e.asked
-		e.asked = last
-		return since
-	}
-	take := func(e *entry[S]) bool {
-		for {
-			st := e.load()
-			if st.phase() == gone {
-				return true // ended by somebody who has yet to settle it
+// reapOne ends e if it is past a deadline, or files it again.
+func (s *Store[S]) reapOne(c *config, e *entry[S], now time.Duration) {
+	for {
+		st := e.load()
+		if st.phase() == gone {
+			return // whoever ended it settles it
+		}
+		var r Reason
+		if st.phase() == live {
+			r = s.overdue(c, e, st, now)
+		}
+		switch {
+		case r != 0:
+			if e.swap(st, st.ended(r)) {
+				s.settle(c, e, now)
+				return
 			}
-			if st.phase() != live || st.busy() {
-				return false
+		case s.overstayed(c, e, st, now):
+			if e.slay(st, ReasonKilled) {
+				s.tellOverstayed(c, e)
+				s.settle(c, e, now)
+				return
 			}
-			if e.swap(st, st.ended(ReasonCapacity)) {
-				return true
-			}
+		default:
+			s.file(e, s.lookAt(e, now))
+			return
 		}
 	}
-	e := s.ledger.policy.Victim(used, take)
-	if e == nil {
-		return left
-	}
-	s.settle(c, e, now)
-	return append(left, e)
 }
 
-// arm has the timer fire when the wheel next needs it, and stops it when
-// nothing is filed.
-func (s *Store[S]) arm() {
+// evict settles a victim, and reports whether there is one.
+func (s *Store[S]) evict(c *config, now time.Duration, e *entry[S]) bool {
+	if e == nil {
+		return false
+	}
+	s.settle(c, e, now)
+	return true
+}
+
+// file has the janitor look at e at the given time.
+func (s *Store[S]) file(e *entry[S], at time.Duration) {
 	l := &s.ledger
-	if l.sweeping {
+	if at == never {
+		l.wheel.Cancel(e)
 		return
 	}
-	next, ok := l.wheel.Next()
-	if !ok || l.shut {
-		next = never
+	l.wheel.File(e, at)
+	if late := at % Tick; late != 0 {
+		at = later(at, Tick-late) // when the wheel hands it out
 	}
-	if next != never && next >= l.wakeAt {
-		return // it fires early enough
+	if at < l.wakeAt && !l.sweeping {
+		s.wake(at)
 	}
-	// Even if wakeAt says that nothing is armed: a sweep that came late may have
-	// forgotten the timer that was armed since it fired.
+}
+
+// wake has the timer fire at the given time; never stops it.
+func (s *Store[S]) wake(at time.Duration) {
+	l := &s.ledger
+	if at == l.wakeAt {
+		return
+	}
 	if l.timer != nil && l.timer.Stop() {
 		l.sweeps.Done()
 	}
-	l.wakeAt = next
-	if next == never {
+	l.wakeAt = at
+	if at == never {
 		return
 	}
 	l.sweeps.Add(1)
-	if wait := next - s.now(); l.timer == nil {
+	if wait := at - s.clock.now(); l.timer == nil {
 		l.timer = time.AfterFunc(wait, s.sweep)
 	} else {
 		l.timer.Reset(wait)
@@ -238,21 +381,17 @@ const batch = 256
 
 // sweep ends what is due.
 func (s *Store[S]) sweep() {
-	defer s.ledger.sweeps.Done()
+	l := &s.ledger
+	defer l.sweeps.Done()
 	if !s.startSweep() {
 		return
 	}
-	var left []*entry[S]
 	for more := true; more; runtime.Gosched() {
-		s.ledger.mu.Lock()
-		left, more = s.reap(s.config.Load(), s.now(), left[:0])
-		if !more {
-			s.ledger.sweeping = false
-			s.arm()
+		l.mu.Lock()
+		if more = s.reap(s.config.Load(), s.clock.now()); !more {
+			s.endSweep()
 		}
-		s.ledger.mu.Unlock()
-		s.finish(left)
-		clear(left)
+		s.unlock()
 	}
 }
 
@@ -268,18 +407,48 @@ func (s *Store[S]) startSweep() bool {
 	return true
 }
 
-// depart settles e, which the caller has just ended or killed.
-func (s *Store[S]) depart(e *entry[S]) {
-	s.ledger.mu.Lock()
-	s.settle(s.config.Load(), e, s.now())
-	s.arm()
-	s.ledger.mu.Unlock()
-	s.index.remove(e)
+// endSweep arms the timer again. It may be armed already: a sweep that came late
+// has forgotten the timer that was armed since it fired.
+func (s *Store[S]) endSweep() {
+	l := &s.ledger
+	l.sweeping, l.wakeAt = false, unknown
+	next, ok := l.wheel.Next()
+	if !ok {
+		next = never
+	}
+	s.wake(next)
 }
 
-// finish takes ended entries out of the index. It runs under no lock.
-func (s *Store[S]) finish(left []*entry[S]) {
-	for _, e := range left {
-		s.index.remove(e)
+// unknown is a wakeAt that no deadline equals.
+const unknown time.Duration = -1
+
+// look is what the wheel asks when it comes to e: when must the janitor see it?
+func (s *Store[S]) look(e *entry[S], now time.Duration) time.Duration {
+	s.ageLeases(e, now)
+	return s.lookAt(e, now)
+}
+
+// lookAt returns when the janitor must look at e next. That of a busy session
+// is where its idle deadline would be if it were released this moment: a real
+// release comes later, so the look is never too late, and a release need not
+// touch the wheel.
+func (s *Store[S]) lookAt(e *entry[S], now time.Duration) time.Duration {
+	c, st := s.config.Load(), e.load()
+	at := never
+	if st.phase() == live {
+		at = e.lifeEnd(c)
+		if st.busy() {
+			at = min(at, later(now, c.idleFor(st)))
+		} else {
+			at = min(at, later(s.clock.latest(st.used()).duration(), c.idleFor(st)))
+		}
 	}
+	return min(at, e.leaseEnd(c, now))
+}
+
+// depart settles e, which the caller has just ended or killed.
+func (s *Store[S]) depart(e *entry[S]) {
+	s.lock()
+	s.settle(s.config.Load(), e, s.clock.now())
+	s.unlock()
 }

@@ -3,11 +3,7 @@
 
 package layover
 
-import (
-	"context"
-
-	"github.com/c8e4ff29/layover/eviction"
-)
+import "context"
 
 // Reconfigure changes settings while the store runs. They are checked as a
 // whole together with those in force; on an error, which wraps [ErrOptions] or
@@ -30,8 +26,11 @@ func (s *Store[S]) Reconfigure(opts ...Option) error {
 	}
 	s.config.Store(c)
 	s.closers.SetWorkers(c.closers)
-	s.finish(s.trim(old, c))
-	if c.idle != old.idle || c.lifetime != old.lifetime || c.empty != old.empty || c.holding != old.holding {
+	s.trim(old, c)
+	if c.resolution != old.resolution || c.longestIdle != old.longestIdle {
+		s.clock.adopt(c)
+	}
+	if c.idle != old.idle || c.lifetime != old.lifetime || c.empty != old.empty || c.holding != old.holding || c.leaseAge != old.leaseAge {
 		s.refile()
 	}
 	return nil
@@ -39,64 +38,78 @@ func (s *Store[S]) Reconfigure(opts ...Option) error {
 
 // trim ends what is above a lowered maximum, then brings the new policy in, if
 // there is one.
-func (s *Store[S]) trim(old, c *config) (left []*entry[S]) {
+func (s *Store[S]) trim(old, c *config) {
 	l := &s.ledger
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	now, other := s.now(), c.whenFull != old.whenFull || c.few() != old.few()
-	if c.max > 0 && l.places > c.max {
+	defer s.unlock()
+	other := c.whenFull != old.whenFull || c.few() != old.few()
+	if l.exceeds(c) {
 		l.over.Store(true) // before looking, so that nobody is released unseen
 		if c.whenFull == KeepConfirmed || old.whenFull == KeepConfirmed {
-			s.changePolicy(eviction.NewAssured[entry[S]](c.few(), false))
+			anybody := *c
+			anybody.whenFull = EvictUnconfirmed
+			s.changePolicies(&anybody)
 			other = true
 		}
-		for l.places > c.max {
-			before := l.places
-			if left = s.evict(c, now, left); l.places == before {
-				break // the others are busy
-			}
+		now := s.clock.now()
+		for l.excessPlaces(c) && s.evict(c, now, l.policy.Victim(nil)) {
+		}
+		for l.excessBytes(c) && s.evict(c, now, l.sized.Victim(nil)) {
 		}
 	}
 	if other {
-		s.changePolicy(s.newPolicy(c))
+		s.changePolicies(c)
 	}
-	l.over.Store(c.max > 0 && l.places > c.max)
-	s.arm()
-	return left
+	l.over.Store(l.exceeds(c))
 }
 
-// changePolicy moves all sessions to another policy, in the order in which they
-// would leave.
-func (s *Store[S]) changePolicy(to eviction.Policy[entry[S]]) {
-	for e := s.ledger.policy.Take(); e != nil; e = s.ledger.policy.Take() {
-		to.Insert(&e.node, e, e.class)
+// changePolicies moves all sessions to the policies that c asks for, in the
+// order in which they would leave.
+func (s *Store[S]) changePolicies(c *config) {
+	l := &s.ledger
+	var places, bytes []*entry[S] // all leave before any enters: a source is in one policy
+	for e := l.policy.Take(); e != nil; e = l.policy.Take() {
+		places = append(places, e)
 	}
-	s.ledger.policy = to
+	for e := l.sized.Take(); e != nil; e = l.sized.Take() {
+		bytes = append(bytes, e)
+	}
+	l.policy, l.sized = newPolicies[S](c)
+	for _, e := range places {
+		l.policy.Insert(e, e.counted())
+	}
+	for _, e := range bytes {
+		l.sized.Insert(e, e.counted())
+	}
 }
 
 // refile puts every session on the wheel where the new timeouts want it, a
 // batch at a time.
 func (s *Store[S]) refile() {
-	s.index.each(func(all []*entry[S]) bool {
-		for len(all) > 0 {
-			n := min(len(all), batch)
-			s.refileSome(all[:n])
-			all = all[n:]
+	some := make([]*entry[S], 0, batch)
+	for e := range s.index.all() {
+		if some = append(some, e); len(some) == batch {
+			s.refileSome(some)
+			some = some[:0]
 		}
-		return true
-	})
+	}
+	s.refileSome(some)
+	s.ledger.mu.Lock()
+	defer s.unlock()
+	for e := range s.ledger.retired {
+		s.file(e, s.lookAt(e, s.clock.now()))
+	}
 }
 
 func (s *Store[S]) refileSome(some []*entry[S]) {
 	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
-	c, now := s.config.Load(), s.now()
+	defer s.unlock()
+	now := s.clock.now()
 	for _, e := range some {
-		if e.listed {
-			s.ledger.wheel.File(&e.timer, e, e.lookAt(c, e.load(), now))
+		if e.flag(listed) {
+			s.file(e, s.lookAt(e, now))
 		}
 	}
-	s.arm()
 }
 
 // Drain has every further Add and Put of a new session fail with [ErrDraining].
@@ -120,14 +133,11 @@ func (s *Store[S]) Drain() {
 // goroutine of the store is left.
 func (s *Store[S]) Shutdown(ctx context.Context) error {
 	empty := s.stop()
-	s.index.each(func(batch []*entry[S]) bool {
-		for _, e := range batch {
-			for st := e.load(); st.phase() == live && !s.end(e, st, ReasonShutdown); st = e.load() {
-			}
-			s.depart(e) // whoever ended it may not have come to it yet
+	for e := range s.index.all() {
+		for st := e.load(); st.phase() == live && !s.end(e, st, ReasonShutdown); st = e.load() {
 		}
-		return true
-	})
+		s.depart(e) // whoever ended it may not have come to it yet
+	}
 	result := &ShutdownError{}
 	select {
 	case <-empty:
@@ -152,15 +162,11 @@ func (s *Store[S]) Shutdown(ctx context.Context) error {
 func (s *Store[S]) stop() <-chan struct{} {
 	l := &s.ledger
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer s.unlock()
 	s.stopped.Store(true)
 	if !l.shut {
 		l.shut = true
 		l.empty = make(chan struct{})
-		if l.places == 0 {
-			close(l.empty)
-		}
-		s.arm()
 	}
 	return l.empty
 }
@@ -175,6 +181,9 @@ func (s *Store[S]) killRetired() (killed int) {
 	for _, e := range all {
 		if s.kill(e, ReasonShutdown) {
 			killed++
+			if c := s.config.Load(); c.leaseTraces {
+				s.tellLeases(c, e)
+			}
 		} else {
 			s.depart(e) // its last release has yet to come to it
 		}

@@ -23,6 +23,8 @@ type guest struct {
 	created, used    time.Time
 	jitter           uint8
 	confirmed, holds bool
+	source           string
+	size             int64
 	ended            Reason
 	endedAt          time.Time
 	closed           bool
@@ -40,6 +42,9 @@ type step struct {
 	max      int
 	whenFull WhenFull
 	timeouts timeouts
+	limits   limits
+	source   string
+	size     int64
 }
 
 // GoString is how a history reads that fails.
@@ -51,10 +56,12 @@ func (x step) GoString() string {
 		return fmt.Sprint(x.do, " ", x.whenFull)
 	case "set timeouts":
 		return fmt.Sprint(x.do, " ", x.timeouts)
+	case "set limits":
+		return fmt.Sprint(x.do, " ", x.limits)
 	case "pass":
 		return fmt.Sprint(x.do, " ", x.n)
 	}
-	return fmt.Sprint(x.do, " ", x.id, " ", x.n, " ", x.yes)
+	return fmt.Sprint(x.do, " ", x.id, " ", x.n, " ", x.yes, " ", x.source, " ", x.size)
 }
 
 type timeouts struct{ idle, lifetime, empty, holding time.Duration }
@@ -63,8 +70,28 @@ func (x timeouts) options() []Option {
 	return []Option{WithIdleTimeout(x.idle), WithLifetime(x.lifetime), WithUnconfirmedTimeouts(x.empty, x.holding)}
 }
 
+// limits are those beside the maximum of sessions.
+type limits struct {
+	bytes  int64
+	leases int
+	share  float64
+}
+
+func (x limits) options() []Option {
+	return []Option{WithMaxBytes(x.bytes), WithMaxLeases(x.leases), WithSourceShare(x.share)}
+}
+
 var (
-	someID = rapid.Custom(func(t *rapid.T) string {
+	someLimits = rapid.Custom(func(t *rapid.T) limits {
+		return limits{
+			bytes:  rapid.SampledFrom([]int64{0, 1000, 300}).Draw(t, "bytes"),
+			leases: rapid.SampledFrom([]int{0, 1, 2}).Draw(t, "leases"),
+			share:  rapid.SampledFrom([]float64{0, 0.5, 0.1, 1}).Draw(t, "share"),
+		}
+	})
+	someSource = rapid.SampledFrom([]string{"", "", "a", "b", "c"})
+	someSize   = rapid.SampledFrom([]int64{0, 0, 0, 1, 100, 250, 900, 2000})
+	someID     = rapid.Custom(func(t *rapid.T) string {
 		return fmt.Sprint("id", rapid.IntRange(0, modelIDs-1).Draw(t, "id"))
 	})
 	someMax      = rapid.SampledFrom([]int{1, 2, 3, 5, 12, 0})
@@ -88,8 +115,8 @@ var (
 	someStep = rapid.Custom(func(t *rapid.T) step {
 		return step{
 			do: rapid.SampledFrom([]string{
-				"add", "add", "put", "put", "acquire", "release", "release", "touch", "confirm", "confirm", "hold", "remove", "kill",
-				"pass", "pass to a deadline", "set max", "set whenFull", "set timeouts",
+				"add", "add", "put", "put", "acquire", "release", "release", "touch", "confirm", "confirm", "hold", "remove", "kill", "resize",
+				"pass", "pass to a deadline", "set max", "set whenFull", "set timeouts", "set limits",
 			}).Draw(t, "do"),
 			id:       someID.Draw(t, "id"),
 			n:        rapid.OneOf(rapid.IntRange(0, 10), rapid.IntRange(0, 10_000)).Draw(t, "n"),
@@ -97,6 +124,9 @@ var (
 			max:      someMax.Draw(t, "max"),
 			whenFull: someWhenFull.Draw(t, "whenFull"),
 			timeouts: someTimeouts.Draw(t, "timeouts"),
+			limits:   someLimits.Draw(t, "limits"),
+			source:   someSource.Draw(t, "source"),
+			size:     someSize.Draw(t, "size"),
 		}
 	})
 )
@@ -113,6 +143,7 @@ type model struct {
 	seen   time.Time // the last look at deadlines
 
 	timeouts
+	limits
 	max      int
 	whenFull WhenFull
 }
@@ -131,6 +162,7 @@ func TestTheStoreDoesWhatTheModelDoes(t *testing.T) {
 			max:      someMax.Draw(rt, "max"),
 			whenFull: someWhenFull.Draw(rt, "whenFull"),
 			timeouts: someTimeouts.Draw(rt, "timeouts"),
+			limits:   someLimits.Draw(rt, "limits"),
 		}
 		history := slices.Concat(rapid.SliceOf(rapid.SliceOfN(someStep, 1, 20)).Draw(rt, "history")...)
 		done := 0
@@ -159,8 +191,8 @@ func (m *model) open() {
 	if m.whenFull == KeepConfirmed && m.idle == 0 && m.lifetime == 0 {
 		m.idle = time.Second
 	}
-	s, err := New[*conn](append(m.options(), WithMaxSessions(m.max), WithWhenFull(m.whenFull),
-		WithObserver(m.events.observe), WithLogger(nil))...)
+	s, err := New[*conn](append(append(m.timeouts.options(), m.limits.options()...), WithMaxSessions(m.max), WithWhenFull(m.whenFull),
+		WithObserver(m.events.observe), WithLogger(nil), WithMaxLeaseAge(0))...)
 	if err != nil {
 		panic(err)
 	}
@@ -219,6 +251,12 @@ func (m *model) do(x step) {
 		m.setWhenFull(x)
 	case "set timeouts":
 		m.setTimeouts(x)
+	case "set limits":
+		m.limits = x.limits
+		m.wantErr(m.store.Reconfigure(x.limits.options()...), nil)
+		m.trimmed()
+	case "resize":
+		m.resize(x)
 	}
 }
 
@@ -293,73 +331,175 @@ func (m *model) places() (places []*guest) {
 	return places
 }
 
-// victims are those of whom one may make room.
-func (m *model) victims() []*guest {
-	var idle [3][]*guest
-	var all []*guest
+// class is 0 for one that holds nothing, 1 for one that does, 2 for a confirmed
+// one.
+func (g *guest) class() int {
+	switch {
+	case g.confirmed:
+		return 2
+	case g.holds:
+		return 1
+	}
+	return 0
+}
+
+// stages are the classes of which room is made, one after the other.
+func (m *model) stages() [][]int {
 	unconfirmed := 0
 	for _, g := range m.guests {
-		if g.ended != 0 {
-			continue
-		}
-		class := 0
-		if g.holds {
-			class = 1
-		}
-		if g.confirmed {
-			class = 2
-		} else {
+		if g.ended == 0 && !g.confirmed {
 			unconfirmed++
 		}
-		if !g.busy() {
-			idle[class] = append(idle[class], g)
-			all = append(all, g)
-		}
 	}
-	order := []int{0, 1, 2}
 	switch {
 	case m.whenFull == EvictLRU:
-		return all
+		return nil
 	case m.whenFull == KeepConfirmed:
-		order = order[:2]
+		return [][]int{{0, 1}}
 	case unconfirmed < max(8, m.max/64):
-		order = []int{2, 0, 1}
+		return [][]int{{2}, {0, 1}}
 	}
-	for _, class := range order {
-		if len(idle[class]) > 0 {
-			return idle[class]
+	return [][]int{{0, 1}, {2}}
+}
+
+// victims are those of whom one makes room for a newcomer of a source. As the
+// model does not know who comes first of sources that have equally many, there
+// may be several. It may also be nobody.
+func (m *model) victims(from string) (who []*guest, nobody bool) {
+	if m.whenFull == EvictLRU {
+		for _, g := range m.guests {
+			if g.ended == 0 && !g.busy() {
+				who = append(who, g)
+			}
+		}
+		return who, len(who) == 0
+	}
+	for _, classes := range m.stages() {
+		some, none := m.victimsIn(classes, from)
+		who = append(who, some...)
+		if !none {
+			return who, false
 		}
 	}
-	return nil
+	return who, true
 }
 
-// room says whether one more has room, and of whom one must leave for it.
-func (m *model) room() (victims []*guest, ok bool) {
-	switch n := len(m.places()); {
-	case m.max == 0 || n < m.max:
-		return nil, true
-	case n == m.max:
-		victims = m.victims()
-		return victims, len(victims) > 0
+// victimsIn is victims, of some classes only.
+func (m *model) victimsIn(classes []int, from string) (who []*guest, nobody bool) {
+	idle := make(map[string][]*guest) // of each source, those who would leave
+	weight, heaviest := make(map[string]int), 0
+	for _, class := range classes {
+		some := make(map[string][]*guest)
+		for _, g := range m.guests {
+			if g.ended != 0 || g.class() != class {
+				continue
+			}
+			weight[g.source]++
+			if !g.busy() && len(idle[g.source]) == 0 {
+				some[g.source] = append(some[g.source], g)
+			}
+		}
+		for source, all := range some {
+			idle[source] = all
+		}
 	}
-	return nil, false
+	for source := range idle {
+		heaviest = max(heaviest, weight[source])
+	}
+	nobody = len(idle) == 0
+	for source := range weight {
+		all := idle[source] // none: the policy may not have noticed yet that all are busy
+		switch {
+		case weight[source] < heaviest:
+		case source == from || m.taken(source) >= m.taken(from):
+			who = append(who, all...)
+		case len(idle[from]) > 0:
+			who = append(who, idle[from]...)
+		default:
+			nobody = true
+		}
+	}
+	return who, nobody
 }
 
-// evicted finds out who of victims left, and notes it.
-func (m *model) evicted(victims []*guest) {
-	if len(victims) == 0 {
-		return
+// taken is how many places a source has.
+func (m *model) taken(source string) (n int) {
+	for _, g := range m.places() {
+		if g.source == source {
+			n++
+		}
 	}
-	left := 0
-	for _, g := range victims {
-		if e := m.store.index.get(g.id); e == nil || e.value != g.conn {
+	return n
+}
+
+func (m *model) takenBytes() (n int64) {
+	for _, g := range m.places() {
+		n += g.size
+	}
+	return n
+}
+
+// room is what the model foretells of an insert.
+type room struct {
+	who    []*guest // one of them leaves, if there is need
+	one    bool     // there is
+	nobody bool     // or it fails
+	bytes  bool     // anybody who takes bytes may leave, and it may fail
+	never  bool     // it fails, and nobody leaves
+}
+
+func (m *model) excessPlaces() bool { return m.max > 0 && len(m.places()) > m.max }
+func (m *model) excessBytes() bool  { return m.bytes > 0 && m.takenBytes() > m.bytes }
+
+// room says who has to leave for so many more.
+func (m *model) room(from string, sessions int, size int64) (r room) {
+	r.bytes = m.bytes > 0 && size > 0 && m.takenBytes()+size > m.bytes
+	r.never = r.bytes && (m.excessBytes() || size > m.bytes) || sessions > 0 && m.excessPlaces()
+	if sessions == 0 || m.max == 0 || len(m.places())+sessions <= m.max {
+		return r
+	}
+	r.one = true
+	r.who, r.nobody = m.victims(from)
+	return r
+}
+
+// made finds out who left so that there is room, and checks the error.
+func (m *model) made(r room, err error) {
+	left := m.left()
+	switch {
+	case r.never:
+		m.wantErr(err, ErrFull)
+		if len(left) > 0 {
+			m.failf("%d left in vain", len(left))
+		}
+	case r.bytes: // it may have taken several, which fits is checked later
+		if err != nil {
+			m.wantErr(err, ErrFull)
+		}
+	case !r.one || r.nobody && err != nil:
+		if len(left) > 0 {
+			m.failf("%d left without need", len(left))
+		}
+		if r.nobody {
+			m.wantErr(err, ErrFull)
+		}
+	case err != nil || len(left) != 1 || !slices.Contains(r.who, left[0]):
+		m.failf("%d left, want one of %d: %v", len(left), len(r.who), err)
+	}
+}
+
+// left finds out who was evicted, and notes it.
+func (m *model) left() (left []*guest) {
+	for _, g := range m.guests {
+		if e := m.store.index.find(g.id); g.ended == 0 && (e == nil || e.value != g.conn) {
+			if g.busy() {
+				m.failf("session %s left while it was in use", g.id)
+			}
 			m.ends(g, ReasonCapacity, time.Now())
-			left++
+			left = append(left, g)
 		}
 	}
-	if left != 1 {
-		m.failf("%d of %d possible victims left, want one", left, len(victims))
-	}
+	return left
 }
 
 func (m *model) wantErr(got, want error) {
@@ -378,19 +518,36 @@ func (m *model) visited(g *guest, err error) bool {
 	return true
 }
 
+func (x step) origin() Origin { return Origin{Source: x.source, Size: x.size, Holds: x.yes} }
+
+// mayUse says whether one more session of a source may be in use.
+func (m *model) mayUse(source string) bool {
+	busy := 0
+	for _, g := range m.guests {
+		if g.source == source && g.busy() && !g.closed {
+			busy++
+		}
+	}
+	if source == "" || m.max == 0 || m.share == 0 || m.share == 1 {
+		return true
+	}
+	return busy < max(1, int(m.share*float64(m.max)))
+}
+
 func (m *model) add(x step) {
 	c, old := new(conn), m.live(x.id)
-	victims, ok := m.room()
-	l, err := m.store.Add(x.id, c, Origin{Holds: x.yes})
+	r, mayUse := m.room(x.source, 1, x.size), m.mayUse(x.source)
+	l, err := m.store.Add(x.id, c, x.origin())
 	switch {
 	case old != nil:
 		m.wantErr(err, ErrExists)
-	case !ok:
-		m.wantErr(err, ErrFull)
+	case !mayUse:
+		m.wantErr(err, ErrLeaseLimit)
 	default:
-		m.wantErr(err, nil)
-		m.evicted(victims)
-		m.insert(x, c, &l)
+		m.made(r, err)
+		if err == nil {
+			m.insert(x, c, &l)
+		}
 	}
 }
 
@@ -398,53 +555,92 @@ func (m *model) put(x step) {
 	old := m.live(x.id)
 	if old != nil && x.n%2 == 0 {
 		m.wantErr(m.store.Put(x.id, old.conn, Origin{}), nil)
-		old.used = time.Now()
+		m.touched(old)
 		return
 	}
-	victims, ok := m.room()
-	if idle := old != nil && !old.busy(); idle && (m.max == 0 || len(m.places()) <= m.max) {
-		victims, ok = nil, true // the new one takes the place of the old one
+	sessions, size := 1, x.size
+	if old != nil && !old.busy() { // the new one takes the place of the old one
+		size -= old.size
+		if !m.excessPlaces() {
+			sessions = 0
+		}
 	}
+	r := m.room(x.source, sessions, size)
 	c := new(conn)
-	err := m.store.Put(x.id, c, Origin{Holds: x.yes})
-	if !ok {
-		m.wantErr(err, ErrFull)
-		return
-	}
-	m.wantErr(err, nil)
-	if old != nil {
+	err := m.store.Put(x.id, c, x.origin())
+	if err == nil && old != nil {
 		m.ends(old, ReasonReplaced, time.Now())
 	}
-	m.evicted(victims)
+	m.made(r, err)
+	if err != nil {
+		return
+	}
+	if ev, _ := m.store.Explain(m.store.Fingerprint(x.id)); old != nil {
+		old.ended = ev.Reason // to make room for its successor it may have been evicted
+	}
+	confirmed := old != nil && old.confirmed && old.ended == ReasonReplaced
 	m.insert(x, c)
+	m.guests[len(m.guests)-1].confirmed = confirmed
+}
+
+func (m *model) resize(x step) {
+	g := m.someBusy(x)
+	if g == nil {
+		return
+	}
+	closed := g.closed
+	r := m.room(g.source, 0, x.size-g.size)
+	err := g.leases[0].SetSize(x.size)
+	if closed {
+		m.wantErr(err, nil)
+		return
+	}
+	if m.made(r, err); err == nil {
+		g.size = x.size
+	}
 }
 
 func (m *model) insert(x step, c *conn, leases ...*Lease[*conn]) {
-	e := m.store.index.get(x.id)
+	e := m.store.index.find(x.id)
 	if e == nil || e.value != c {
 		m.failf("session %s was not stored", x.id)
 	}
-	jitter := uint8(x.n)
-	m.store.setJitter(e, jitter)
-	m.guests = append(m.guests, &guest{id: x.id, conn: c, leases: leases,
-		created: time.Now(), used: time.Now(), jitter: jitter, holds: x.yes})
+	g := &guest{id: x.id, conn: c, leases: leases, created: m.store.clock.start.Add(e.created()), jitter: e.jitter(), holds: x.yes, source: x.source, size: x.size}
+	if late := time.Until(g.created); late < 0 || late >= time.Microsecond {
+		m.failf("session %s: the lifetime starts %v late", g.id, late)
+	}
+	m.guests = append(m.guests, g)
+	m.touched(g)
 }
 
-// setJitter makes what is random repeatable.
-func (s *Store[S]) setJitter(e *entry[S], jitter uint8) {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
-	e.jitter = jitter
-	s.ledger.wheel.File(&e.timer, e, e.lookAt(s.config.Load(), e.load(), s.now()))
-	s.arm()
+// touched notes that the idle clock of g has started. The store's may run ahead
+// by one resolution, and never lags behind.
+func (m *model) touched(g *guest) {
+	s := m.store
+	before := g.used
+	g.used = s.clock.start.Add(s.index.find(g.id).load().used().duration())
+	if ahead := time.Until(g.used); g.used.Equal(before) && ahead >= 0 {
+		return // the resolution may have been coarser then
+	} else if ahead < 0 || ahead > s.config.Load().resolution+time.Millisecond {
+		m.failf("session %s: the idle clock starts %v ahead", g.id, ahead)
+	}
 }
 
 func (m *model) acquire(x step) {
 	g := m.live(x.id)
+	limited := g != nil && (m.leases > 0 && len(g.leases) >= m.leases || !g.busy() && !m.mayUse(g.source))
 	l, err := m.store.Acquire(x.id)
-	if m.visited(g, err) {
+	if limited {
+		m.wantErr(err, ErrLeaseLimit)
+	} else if m.visited(g, err) {
 		g.leases = append(g.leases, &l)
 	}
+}
+
+// about is for times that are told rounded down, and kept rounded up.
+func about(told, kept time.Time) bool {
+	d := kept.Sub(told)
+	return d >= 0 && d < time.Microsecond
 }
 
 // someBusy picks one who is in use, perhaps retired or killed; nil: nobody is.
@@ -461,18 +657,18 @@ func (m *model) release(x step) {
 	if g == nil {
 		return
 	}
-	places := len(m.places())
+	exceeded := m.excessPlaces() || m.excessBytes()
 	l := g.leases[0]
 	g.leases = g.leases[1:]
 	l.Release()
 	l.Release()
-	if g.ended == 0 {
-		g.used = time.Now()
+	if g.ended == 0 && m.store.index.find(g.id) != nil {
+		m.touched(g)
 	}
 	if g.busy() {
 		return
 	}
-	if g.ended == 0 && m.max > 0 && places > m.max {
+	if g.ended == 0 && exceeded {
 		m.ends(g, ReasonCapacity, time.Now())
 	}
 	g.closed = g.ended != 0
@@ -485,7 +681,7 @@ func (m *model) touch(x step) {
 		_, err = m.store.Get(x.id)
 	}
 	if m.visited(g, err) {
-		g.used = time.Now()
+		m.touched(g)
 	}
 }
 
@@ -539,31 +735,23 @@ func (m *model) kill(x step) {
 	}
 }
 
-// trimmed notes who left because the maximum was lowered.
+// trimmed notes who left because a maximum was lowered: no more than need be,
+// and as many as can.
 func (m *model) trimmed() {
-	idle := 0
-	for _, g := range m.guests {
-		if g.ended == 0 && !g.busy() {
-			idle++
-		}
+	var last *guest
+	for _, last = range m.left() {
+		continue
 	}
-	want := 0
-	if m.max > 0 {
-		want = min(idle, max(0, len(m.places())-m.max))
+	idle := func(g *guest) bool { return g.ended == 0 && !g.busy() }
+	if m.max > 0 && len(m.places()) > m.max && slices.ContainsFunc(m.guests, idle) {
+		m.failf("%d places are taken, also by idle ones, the maximum is %d", len(m.places()), m.max)
 	}
-	left := 0
-	for _, g := range m.guests {
-		if g.ended != 0 || m.store.index.get(g.id) != nil {
-			continue
-		}
-		if g.busy() {
-			m.failf("session %s left while it was in use", g.id)
-		}
-		m.ends(g, ReasonCapacity, time.Now())
-		left++
+	sized := func(g *guest) bool { return idle(g) && g.size > 0 }
+	if m.bytes > 0 && m.takenBytes() > m.bytes && slices.ContainsFunc(m.guests, sized) {
+		m.failf("%d bytes are taken, also by idle ones, the maximum is %d", m.takenBytes(), m.bytes)
 	}
-	if left != want {
-		m.failf("%d left for a lower maximum, want %d", left, want)
+	if last != nil && (m.max == 0 || len(m.places()) < m.max) && (m.bytes == 0 || last.size == 0 && m.takenBytes() <= m.bytes) {
+		m.failf("more have left than need be")
 	}
 }
 
@@ -591,7 +779,7 @@ func (m *model) setTimeouts(x step) {
 // check compares everything that can be seen.
 func (m *model) check() {
 	synctest.Wait()
-	if live := m.store.Len(); time.Since(m.store.start)%Tick == 0 && live != m.stats().Live {
+	if live := m.store.Len(); time.Since(m.store.clock.start)%Tick == 0 && live != m.stats().Live {
 		m.failf("the janitor left %d live, want %d", live, m.stats().Live)
 	}
 	for n := range modelIDs { // between ticks, it takes a lookup to end a session
@@ -609,8 +797,11 @@ func (m *model) check() {
 			}
 		}
 	}
+	if err := m.store.Check(); err != nil {
+		m.failf("%v", err)
+	}
 	got, want := m.store.Stats(), m.stats()
-	want.Peak, want.Refused = got.Peak, got.Refused
+	want.Peak, want.Refused, want.LeasesRefused = got.Peak, got.Refused, got.LeasesRefused
 	if got != want {
 		m.failf("\n got %+v\nwant %+v", got, want)
 	}
@@ -641,6 +832,12 @@ func (m *model) stats() (st Stats) {
 		st.Live++
 	}
 	st.Retired = len(m.places()) - st.Live
+	st.Bytes = m.takenBytes()
+	sources := make(map[string]bool)
+	for _, g := range m.places() {
+		sources[g.source] = true
+	}
+	st.Sources = len(sources)
 	return st
 }
 
@@ -667,7 +864,7 @@ func (m *model) checkID(id string) {
 		m.failf("session %s: got %v, want ErrNotFound", id, err)
 	}
 	g := m.last(id)
-	ev, known := m.store.Explain(nf.Fingerprint)
+	ev, known := m.store.Explain(nf.Fingerprint())
 	if known != (g != nil) || ev.Reason != nf.Reason {
 		m.failf("session %s: explained by %+v, but %v", id, ev, nf)
 	}
@@ -675,7 +872,7 @@ func (m *model) checkID(id string) {
 		return
 	}
 	if late := ev.At.Sub(g.endedAt); g.ended != ev.Reason || late < 0 || late >= Tick ||
-		!ev.Created.Equal(g.created) || ev.Confirmed != g.confirmed || ev.Holds != g.holds {
+		!about(ev.Created, g.created) || ev.Confirmed != g.confirmed || ev.Holds != g.holds {
 		m.failf("session %s: explained by %+v, want %+v", id, ev, *g)
 	}
 }
@@ -689,8 +886,8 @@ func (m *model) checkAll() {
 		if !ok {
 			at = time.Time{}
 		}
-		if g.ended != 0 || in.Leases != len(g.leases) || in.Confirmed != g.confirmed || in.Holds != g.holds || in.Fingerprint != m.store.Fingerprint(g.id) ||
-			!in.Created.Equal(g.created) || !in.LastUsed.Equal(g.used) || !in.Expires.Equal(at) {
+		if g.ended != 0 || in.Leases != len(g.leases) || in.Confirmed != g.confirmed || in.Holds != g.holds || in.Fingerprint != m.store.Fingerprint(g.id) || in.Source != g.source ||
+			!about(in.Created, g.created) || in.LastUsed.Sub(g.used) > 0 || !in.Expires.Equal(at) {
 			m.failf("session %s: All tells %+v, want %+v", g.id, in, *g)
 		}
 	}

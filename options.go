@@ -19,6 +19,9 @@ const (
 	DefaultMaxSessions         = 65536
 	DefaultEmptyTimeout        = time.Minute      // unconfirmed, holds nothing
 	DefaultHoldingTimeout      = 30 * time.Minute // unconfirmed, holds something
+	DefaultMaxBytes            = 256 << 20
+	DefaultMaxLeases           = 256 // of one session
+	DefaultSourceShare         = 0.5
 	DefaultClosers             = 16
 	DefaultHungClose           = 30 * time.Second
 	DefaultRemembered          = 16384
@@ -28,6 +31,9 @@ const (
 	jitterShare                = 10 // the lifetime ends up to 1/jitterShare early
 	minFingerprintKey          = 16
 	fewUnconfirmed, fewDivisor = 8, 64
+	resolutionShare            = 256 // the clock's part of the shortest timeout
+	marginShare                = 8
+	asLifetime                 = time.Duration(math.MinInt64)
 )
 
 // WhenFull says what an insert does when the store holds its maximum.
@@ -101,6 +107,38 @@ func WithUnconfirmedTimeouts(empty, holding time.Duration) Option {
 // [DefaultMaxSessions]; zero: no maximum.
 func WithMaxSessions(n int) Option { return func(c *config) { c.max = n } }
 
+// WithMaxBytes sets how many bytes the sessions in the store take at most, as
+// [Origin].Size and [Lease.SetSize] tell it; the store does not measure. To make
+// room, sessions leave that take any, in the same order as for places; a source
+// never pushes out the sessions of one that takes less. Default
+// [DefaultMaxBytes]; zero: no maximum.
+func WithMaxBytes(n int64) Option { return func(c *config) { c.maxBytes = n } }
+
+// WithMaxLeases sets how many leases one session has at most at a time. Further
+// ones fail with [ErrLeaseLimit]. Default [DefaultMaxLeases]; the most, and what
+// zero means, is 65535.
+func WithMaxLeases(n int) Option { return func(c *config) { c.maxLeases = n } }
+
+// WithSourceShare sets which part of the maximum of sessions one source may
+// have in use at a time, so that nobody can fill the store with sessions that
+// cannot be evicted. Leases beyond it fail with [ErrLeaseLimit]. Sessions without
+// a source are not counted. Default [DefaultSourceShare]; zero or 1: no such
+// limit.
+func WithSourceShare(share float64) Option { return func(c *config) { c.sourceShare = share } }
+
+// WithMaxLeaseAge sets for how long a lease may be held. A session with an older
+// one is killed, also if it is retired: its context is canceled and it is
+// closed, so that a call that hangs does not hold a place for ever. Leases are
+// not timed one by one, so it may take twice as long. Default: the lifetime;
+// zero: no limit.
+func WithMaxLeaseAge(d time.Duration) Option { return func(c *config) { c.leaseAge = d } }
+
+// WithLeaseTraces has the store note where each lease is taken, and log that at
+// level Error when a session is killed because one was held for too long, or
+// held past the deadline of Shutdown. It makes every lease slower by about a
+// microsecond. Default false.
+func WithLeaseTraces(on bool) Option { return func(c *config) { c.leaseTraces = on } }
+
 // WithWhenFull sets what an insert does when the store is full. Default
 // [EvictUnconfirmed]. [KeepConfirmed] needs an idle timeout or a lifetime,
 // since otherwise a full store would stay full for ever.
@@ -155,6 +193,11 @@ func WithRemembered(n int) Option { return func(c *config) { c.remembered = n } 
 type config struct {
 	idle, lifetime, empty, holding time.Duration
 	max                            int
+	maxBytes                       int64
+	maxLeases                      int
+	sourceShare                    float64
+	leaseAge                       time.Duration
+	leaseTraces                    bool
 	whenFull                       WhenFull
 	closers                        int
 	hungClose                      time.Duration
@@ -162,21 +205,33 @@ type config struct {
 	logger                         *slog.Logger
 	key                            string
 	remembered                     int
+
+	// Derived from the others.
+	unused      [4]time.Duration // idle timeouts by confirmed | holds<<1
+	longestIdle time.Duration
+	resolution  time.Duration // of the clock that hits read
+	margin      time.Duration // how near to a deadline they do not rely on it
 }
 
 func newConfig(opts []Option) (*config, error) {
 	c := &config{
-		idle:       DefaultIdleTimeout,
-		lifetime:   DefaultLifetime,
-		empty:      DefaultEmptyTimeout,
-		holding:    DefaultHoldingTimeout,
-		max:        DefaultMaxSessions,
-		closers:    DefaultClosers,
-		hungClose:  DefaultHungClose,
-		logger:     slog.Default(),
-		remembered: DefaultRemembered,
+		idle:     DefaultIdleTimeout,
+		lifetime: DefaultLifetime,
+		empty:    DefaultEmptyTimeout,
+		holding:  DefaultHoldingTimeout,
+		max:      DefaultMaxSessions,
+		closers:  DefaultClosers,
+
+		maxBytes:    DefaultMaxBytes,
+		maxLeases:   DefaultMaxLeases,
+		sourceShare: DefaultSourceShare,
+		leaseAge:    asLifetime,
+		hungClose:   DefaultHungClose,
+		logger:      slog.Default(),
+		remembered:  DefaultRemembered,
 	}
 	c.apply(opts)
+	c.derive()
 	if c.key == "" {
 		key := make([]byte, 32)
 		_, _ = rand.Read(key) // never fails, see crypto/rand
@@ -197,6 +252,7 @@ func (c *config) apply(opts []Option) {
 func (c *config) with(opts []Option) (*config, error) {
 	n := *c
 	n.apply(opts)
+	n.derive()
 	err := n.check()
 	if n.key != c.key || n.hungClose != c.hungClose || n.remembered != c.remembered {
 		err = errors.Join(err, optionError("the fingerprint key, the hung-close time and the number of remembered sessions are fixed when the store is made: leave them out"))
@@ -212,12 +268,17 @@ func (c *config) check() error {
 			errs = append(errs, optionError(format, args...))
 		}
 	}
+	leaseAge := c.leaseAge
+	if leaseAge == asLifetime {
+		leaseAge = 0
+	}
 	for _, t := range []struct {
 		name string
 		d    time.Duration
 	}{
 		{"idle timeout", c.idle}, {"lifetime", c.lifetime}, {"timeout of empty unconfirmed sessions", c.empty},
 		{"timeout of holding unconfirmed sessions", c.holding}, {"hung-close time", c.hungClose},
+		{"maximum age of a lease", leaseAge},
 	} {
 		wrong(t.d < 0, "%s %s is negative: use zero for none", t.name, t.d)
 		wrong(t.d > 0 && t.d < Tick, "%s %s is below the resolution of %s: did you forget the unit?", t.name, t.d, Tick)
@@ -228,6 +289,9 @@ func (c *config) check() error {
 	wrong(empty > holding,
 		"unconfirmed sessions that hold nothing would outlive (%s) those that hold something (%s): swap the two", empty, holding)
 	wrong(c.max < 0, "maximum of %d sessions is negative: use zero for no maximum", c.max)
+	wrong(c.maxBytes < 0, "maximum of %d bytes is negative: use zero for no maximum", c.maxBytes)
+	wrong(c.maxLeases < 0 || c.maxLeases > mostLeases, "a session cannot have %d leases: use 1 to %d", c.maxLeases, mostLeases)
+	wrong(!(c.sourceShare >= 0 && c.sourceShare <= 1), "a source cannot have %v of the places: use 0 to 1", c.sourceShare)
 	wrong(c.whenFull > EvictLRU, "%s is not a way to make room", c.whenFull)
 	wrong(c.whenFull == KeepConfirmed && c.idle == 0 && c.lifetime == 0,
 		"KeepConfirmed without idle timeout and lifetime would stay full for ever: set one of them, or use EvictUnconfirmed")
@@ -241,23 +305,59 @@ func optionError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrOptions, fmt.Sprintf(format, args...))
 }
 
+// derive computes what follows from the settings.
+func (c *config) derive() {
+	if c.maxLeases == 0 {
+		c.maxLeases = mostLeases
+	}
+	shortest := never
+	for _, d := range []time.Duration{c.idle, c.lifetime, c.empty, c.holding} {
+		if d > 0 {
+			shortest = min(shortest, d)
+		}
+	}
+	c.resolution = min(max(shortest/resolutionShare, time.Millisecond), time.Second)
+	if c.margin = 0; shortest != never {
+		c.margin = max(2*c.resolution, shortest/marginShare)
+	}
+	c.longestIdle = 0
+	for i, own := range [4]time.Duration{c.empty, 0, c.holding, 0} {
+		if own == 0 || (c.idle > 0 && c.idle < own) {
+			own = c.idle
+		}
+		if own == 0 {
+			own = never
+		} else {
+			c.longestIdle = max(c.longestIdle, own)
+		}
+		c.unused[i] = own
+	}
+}
+
 // idleFor returns how long a session in state st may go unused.
 func (c *config) idleFor(st state) time.Duration {
-	own := time.Duration(0)
-	switch {
-	case st.confirmed():
-	case st.holds():
-		own = c.holding
-	default:
-		own = c.empty
+	return c.unused[st/confirmedBit&3]
+}
+
+// longestLease returns how long a lease may be held.
+func (c *config) longestLease() time.Duration {
+	age := c.leaseAge
+	if age == asLifetime {
+		age = c.lifetime
 	}
-	if own == 0 || (c.idle > 0 && c.idle < own) {
-		own = c.idle
-	}
-	if own == 0 {
+	if age == 0 {
 		return never
 	}
-	return own
+	return age
+}
+
+// busyShare returns how many sessions of one source may be in use, zero if that
+// is not limited.
+func (c *config) busyShare() int {
+	if c.sourceShare == 0 || c.sourceShare == 1 || c.max == 0 {
+		return 0
+	}
+	return max(1, int(c.sourceShare*float64(c.max)))
 }
 
 // lifetimeFor returns the lifetime of a session with the given random part.

@@ -205,7 +205,7 @@ func TestEvictLRUIgnoresClasses(t *testing.T) {
 		addConfirmed(t, s, "a")
 		add(t, s, "b")
 		addConfirmed(t, s, "c")
-		pass(time.Second)
+		pass(2 * time.Second)
 		must(t, s.Touch("b"))
 		add(t, s, "d")
 		wantGone(t, s, "a", ReasonCapacity)
@@ -342,7 +342,7 @@ func TestReconfigureOfABusySession(t *testing.T) {
 		l.Release()
 		pass(time.Minute - 1)
 		wantLive(t, s, "a")
-		pass(Tick)
+		pass(late(s))
 		if !c.isClosed(t) {
 			t.Error("late")
 		}
@@ -521,7 +521,7 @@ func TestAnInvalidReconfigureChangesNothing(t *testing.T) {
 		}
 		must(t, s.Reconfigure())
 		must(t, s.Reconfigure(WithHungClose(DefaultHungClose), WithRemembered(DefaultRemembered)))
-		pass(time.Minute)
+		pass(time.Minute + late(s))
 		if s.Len() != 0 {
 			t.Error("the timeout is lost")
 		}

@@ -165,7 +165,7 @@ func (c *crowd) check() {
 
 func newCrowd(t *testing.T, kills bool, r *recorder) *crowd {
 	return &crowd{t: t, kills: kills, store: openOf[*used](t, WithMaxSessions(4), WithIdleTimeout(2*time.Millisecond), WithLifetime(5*time.Millisecond),
-		WithUnconfirmedTimeouts(time.Millisecond, time.Millisecond), WithClosers(2), WithObserver(r.observe))}
+		WithUnconfirmedTimeouts(time.Millisecond, time.Millisecond), WithClosers(2), WithMaxLeaseAge(0), WithObserver(r.observe))}
 }
 
 func TestRaceEverySessionIsClosedOnceAndNotInUse(t *testing.T) {
@@ -176,6 +176,10 @@ func TestRaceEverySessionIsClosedOnceAndNotInUse(t *testing.T) {
 			var wg sync.WaitGroup
 			for w := range 10 {
 				wg.Go(func() { c.work(uint64(w), 3000) })
+			}
+			for range 100 { // in the middle of it
+				must(t, c.store.Check())
+				runtime.Gosched()
 			}
 			wg.Wait()
 			must(t, c.store.Shutdown(t.Context()))

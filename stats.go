@@ -6,7 +6,7 @@ package layover
 import "github.com/c8e4ff29/layover/eviction"
 
 // Stats is a consistent snapshot of a store's gauges and totals, but for the
-// last four, which move on their own.
+// last six, which move on their own.
 type Stats struct {
 	// Live counts the sessions that can be found; Peak is the most places that
 	// were ever taken.
@@ -14,6 +14,10 @@ type Stats struct {
 	// Retired counts the sessions that have ended but are still in use. They
 	// take places.
 	Retired int
+	// Bytes is what live and retired sessions are said to take.
+	Bytes int64
+	// Sources counts the sources that have sessions.
+	Sources int
 	// Unconfirmed and Confirmed split Live. Holding counts the unconfirmed ones
 	// that hold something.
 	Unconfirmed, Holding, Confirmed int
@@ -22,12 +26,17 @@ type Stats struct {
 	Ended                  Ends
 	// Refused counts inserts that failed with [ErrFull].
 	Refused uint64
+	// LeasesExpired counts sessions that were killed because a lease was held
+	// for longer than [WithMaxLeaseAge].
+	LeasesExpired uint64
 	// Closing counts sessions whose Close is due or runs; HungClose those of
 	// them that take longer than [WithHungClose].
 	Closing, HungClose int
 	// Closed counts Close calls that ended; CloseFailed those of them that
 	// returned an error, panicked or ended their goroutine.
 	Closed, CloseFailed uint64
+	// LeasesRefused counts failures with [ErrLeaseLimit].
+	LeasesRefused uint64
 	// EventsDropped counts events that a slow observer or log handler missed.
 	EventsDropped uint64
 }
@@ -51,13 +60,15 @@ func (s *Store[S]) Stats() Stats {
 	defer l.mu.Unlock()
 	return Stats{
 		Live: l.live, Peak: l.counts.peak, Retired: l.places - l.live,
+		Bytes: l.bytes, Sources: l.sources.count(),
 		Unconfirmed: l.classes[eviction.Empty] + l.classes[eviction.Holding],
 		Holding:     l.classes[eviction.Holding],
 		Confirmed:   l.classes[eviction.Confirmed],
 		Created:     l.counts.created, EverConfirmed: l.counts.confirmed, Ended: l.counts.ended,
-		Refused: l.counts.refused,
+		Refused: l.counts.refused, LeasesExpired: l.counts.leasesExpired,
 		Closing: s.closers.Pending(), HungClose: s.closers.Hung(),
 		Closed: s.closed.Load(), CloseFailed: s.failed.Load(),
+		LeasesRefused: s.leasesRefused.Load(),
 		EventsDropped: s.journal.dropped.Load(),
 	}
 }

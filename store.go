@@ -4,7 +4,10 @@
 package layover
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"fmt"
+	"hash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,18 +30,19 @@ type Session interface {
 // a session's Close and from the observer, but for Shutdown, which waits for
 // both. Use [New].
 type Store[S Session] struct {
-	start   time.Time
 	config  atomic.Pointer[config]
-	reconf  sync.Mutex // one Reconfigure at a time
 	stopped atomic.Bool
+	clock   clock
 	index   *index[S] // a pointer, as fmt prints a store by reflection that is in an unexported field
-	ledger  ledger[S]
-	due     [batch]*entry[S] // scratch of reap, under the ledger's mutex
-	memory  memory
-	journal *journal
-	closers *janitor.Pool[*entry[S]]
-	closed  atomic.Uint64
-	failed  atomic.Uint64
+
+	_                             [64]byte   // what hits read is not on a cache line that others write
+	reconf                        sync.Mutex // one Reconfigure at a time
+	ledger                        ledger[S]
+	memory                        *memory
+	journal                       *journal
+	closers                       *janitor.Pool[*entry[S]]
+	macs                          sync.Pool // of hash.Hash, for fingerprints
+	closed, failed, leasesRefused atomic.Uint64
 }
 
 // New returns an empty store. The options' errors wrap [ErrOptions] and say
@@ -48,12 +52,15 @@ func New[S Session](opts ...Option) (*Store[S], error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store[S]{start: time.Now(), index: newIndex[S](), journal: newJournal()}
+	s := &Store[S]{index: newIndex[S]()}
 	s.config.Store(c)
-	s.memory.init(c.remembered)
+	s.clock.init(c)
+	s.macs.New = func() any { return hmac.New(sha256.New, []byte(c.key)) }
+	s.journal = newJournal(s.Fingerprint)
+	s.memory = newMemory(c.remembered, s.index.hash)
 	s.ledger.retired = make(map[*entry[S]]struct{})
-	s.ledger.policy = s.newPolicy(c)
-	s.ledger.wheel = janitor.NewWheel[entry[S]](Tick)
+	s.ledger.policy, s.ledger.sized = newPolicies[S](c)
+	s.ledger.wheel = janitor.NewWheel(Tick, func(e *entry[S]) *janitor.Timer[entry[S]] { return &e.timer }, s.look)
 	s.ledger.wakeAt = never
 	s.closers = janitor.NewPool(janitor.PoolConfig[*entry[S]]{
 		Workers:   c.closers,
@@ -70,41 +77,88 @@ func (s *Store[S]) closeDone(e *entry[S], err error) {
 	s.closed.Add(1)
 	if err != nil {
 		s.failed.Add(1)
-		s.journal.fail(closeFailed, s.config.Load().logger, "layover: closing a session failed", e.mark, e.id, err)
+		s.journal.fail(closeFailed, s.config.Load().logger, "layover: closing a session failed", e.id, err)
 	}
 }
 
 func (s *Store[S]) closeHangs(e *entry[S]) {
-	s.journal.fail(closeHangs, s.config.Load().logger, "layover: closing a session hangs", e.mark, e.id, nil)
+	s.journal.fail(closeHangs, s.config.Load().logger, "layover: closing a session hangs", e.id, nil)
 }
 
-func (s *Store[S]) now() time.Duration { return time.Since(s.start) }
-
-// visit finds the live session under id and adds delta to its state: a lease, a
-// touch, or nothing.
-func (s *Store[S]) visit(id string, delta state) (*entry[S], error) {
+// find returns the entry under id and a time that has not passed.
+func (s *Store[S]) find(id string) (*entry[S], stamp, error) {
 	if s.stopped.Load() {
-		return nil, ErrShutdown
+		return nil, 0, ErrShutdown
 	}
-	e := s.index.get(id)
+	e := s.index.find(id)
 	if e == nil {
-		return nil, s.notFound(id, 0)
+		return nil, 0, s.notFound(id, 0)
 	}
-	c, now := s.config.Load(), s.now()
+	return e, s.clock.soon(), nil
+}
+
+// alive returns the state of e if it may be handed out. If not, the error says
+// why, and e has ended. The machine is asked for the time only near a deadline,
+// and so early that it does not matter if the coarse clock ticks late.
+func (s *Store[S]) alive(c *config, e *entry[S], soon stamp) (state, error) {
 	for {
 		st := e.load()
 		if st.phase() != live {
-			return nil, s.notFound(id, st.reason())
+			return st, s.notFound(e.id, st.reason())
 		}
-		if r := e.overdue(c, st, now); r != 0 {
-			s.end(e, st, r)
-			continue
+		if soon.duration()+c.margin < e.deadline(c, st) {
+			return st, nil
 		}
-		if delta == touchUnit {
-			e.touch(now)
+		r := s.overdue(c, e, st, s.clock.now())
+		if r == 0 {
+			return st, nil
 		}
-		if delta == 0 || e.swap(st, st+delta) {
+		s.end(e, st, r)
+	}
+}
+
+// visit finds the live session under id.
+func (s *Store[S]) visit(id string) (*entry[S], error) {
+	return s.reach(id, func(c *config, e *entry[S], soon stamp) error {
+		_, err := s.alive(c, e, soon)
+		return err
+	})
+}
+
+// touch finds the live session under id and starts its idle clock again. It
+// writes only if the coarse clock has moved since the last touch.
+func (s *Store[S]) touch(id string) (*entry[S], error) {
+	return s.reach(id, func(c *config, e *entry[S], soon stamp) error {
+		for {
+			st, err := s.alive(c, e, soon)
+			if err != nil {
+				return err
+			}
+			if next := st.touched(soon); next == st || e.swap(st, next) {
+				return nil
+			}
+		}
+	})
+}
+
+// reach has f do something with the session under id, and again with its
+// successor if it was just replaced.
+func (s *Store[S]) reach(id string, f func(*config, *entry[S], stamp) error) (*entry[S], error) {
+	for {
+		e, soon, err := s.find(id)
+		if err != nil {
+			return nil, err
+		}
+		if err = f(s.config.Load(), e, soon); err == nil {
 			return e, nil
+		}
+		if e.load().reason() != ReasonReplaced {
+			return nil, err
+		}
+		s.lock() // whoever replaces it holds the mutex until the successor is filed
+		s.ledger.mu.Unlock()
+		if s.index.find(id) == e {
+			return nil, err
 		}
 	}
 }
@@ -119,23 +173,50 @@ func (s *Store[S]) end(e *entry[S], st state, r Reason) bool {
 }
 
 // Acquire returns a lease on the session under id. It does not confirm the
-// session. Errors: [ErrNotFound], [ErrShutdown].
+// session. Errors: [ErrNotFound], [ErrLeaseLimit], [ErrShutdown].
 func (s *Store[S]) Acquire(id string) (l Lease[S], err error) {
-	e, err := s.visit(id, leaseUnit)
+	e, err := s.reach(id, func(c *config, e *entry[S], soon stamp) error {
+		st, err := s.lease(c, e, soon)
+		l.generation = st&generationBit != 0
+		return err
+	})
 	if err != nil {
 		return // a zero lease
 	}
 	l.store, l.entry = s, e
+	if s.config.Load().leaseTraces {
+		l.trace = s.trace(e)
+	}
 	return
+}
+
+// lease adds a lease to e.
+func (s *Store[S]) lease(c *config, e *entry[S], soon stamp) (state, error) {
+	for {
+		st, err := s.alive(c, e, soon)
+		if err != nil {
+			return st, err
+		}
+		if st.leases() >= c.maxLeases || !st.busy() && !e.source.enter(c.busyShare()) {
+			s.leasesRefused.Add(1)
+			return st, ErrLeaseLimit
+		}
+		if e.swap(st, st+leaseUnit) {
+			return st, nil
+		}
+		if !st.busy() {
+			e.source.leave()
+		}
+	}
 }
 
 // Get returns the session under id and touches it. It gives no lease: the
 // session may be closed at any moment, so this suits only sessions whose use
 // after Close is harmless. Errors: [ErrNotFound], [ErrShutdown].
-func (s *Store[S]) Get(id string) (S, error) { return value(s.visit(id, touchUnit)) }
+func (s *Store[S]) Get(id string) (S, error) { return value(s.touch(id)) }
 
 // Peek is Get without the touch: the idle clock goes on.
-func (s *Store[S]) Peek(id string) (S, error) { return value(s.visit(id, 0)) }
+func (s *Store[S]) Peek(id string) (S, error) { return value(s.visit(id)) }
 
 func value[S Session](e *entry[S], err error) (S, error) {
 	if err != nil {
@@ -145,10 +226,12 @@ func value[S Session](e *entry[S], err error) (S, error) {
 	return e.value, nil
 }
 
-// Touch starts the idle clock of the session under id again. Errors:
+// Touch starts the idle clock of the session under id again. The clock that it
+// reads is coarse, so the session ends up to a 256th of the shortest timeout
+// later (at least a millisecond, at most a second), never earlier. Errors:
 // [ErrNotFound], [ErrShutdown].
 func (s *Store[S]) Touch(id string) error {
-	_, err := s.visit(id, touchUnit)
+	_, err := s.touch(id)
 	return err
 }
 
@@ -165,7 +248,7 @@ func (s *Store[S]) Confirm(id string) error { return s.raiseID(id, confirmedBit)
 func (s *Store[S]) Hold(id string) error { return s.raiseID(id, holdsBit) }
 
 func (s *Store[S]) raiseID(id string, bit state) error {
-	e, err := s.visit(id, 0)
+	e, err := s.visit(id)
 	if err == nil {
 		s.raise(e, bit)
 	}
@@ -186,61 +269,86 @@ func (s *Store[S]) raise(e *entry[S], bit state) {
 	l := &s.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !e.listed {
+	if !e.flag(listed) {
 		return
 	}
 	st := e.load()
-	l.classes[e.class]--
-	e.class = st.class()
-	l.classes[e.class]++
-	l.policy.Reclass(&e.node, e.class)
-	e.asked = e.lastUsed() // as its new place counts from now
+	if st.class() == e.counted() {
+		return // it was counted so when it was admitted
+	}
+	l.classes[e.counted()]--
+	l.classes[st.class()]++
+	e.node.Spare = listed | placed | uint16(st.class())<<classShift
+	l.policy.Reclass(e, st.class())
+	if e.size() > 0 {
+		l.sized.Reclass(e, st.class())
+	}
 	// The wheel need not know: a higher class never ends earlier, see check.
 	if bit == confirmedBit {
 		l.counts.confirmed++
-		s.journal.event(s.config.Load(), s.event(EventConfirmed, e, st, s.now()))
+		s.tell(s.config.Load(), EventConfirmed, e, st, s.clock.now())
 	}
 }
 
-// release gives one lease back.
-func (s *Store[S]) release(e *entry[S]) {
-	e.touch(s.now())
+// release gives back one lease, which was taken in the given generation.
+func (s *Store[S]) release(e *entry[S], generation bool) {
+	now := stampOf(s.clock.now()) // not the coarse clock: a call can afford to be exact
 	for {
 		st := e.load()
 		if !st.busy() {
 			return // a lease was copied, and the copy released before
 		}
-		next := st.released()
+		next := st.released(now)
+		idle := !next.busy()
+		if idle {
+			next &^= parkedBit
+		}
 		if !e.swap(st, next) {
 			continue
 		}
+		if idle && st.phase() != gone {
+			e.source.leave()
+		}
+		if generation != (next&generationBit != 0) {
+			s.retireLease(e)
+		}
 		if next.phase() != st.phase() {
 			s.depart(e)
-		} else if s.ledger.over.Load() { // looked at after the swap, see trim
+			return
+		}
+		if idle && st&parkedBit != 0 {
+			s.unpark(e)
+		}
+		if s.ledger.over.Load() { // looked at after the swap, see trim
 			s.leaveIfOver(e)
 		}
 		return
 	}
 }
 
-// leaveIfOver ends e, if it is idle, when more places are taken than the
-// maximum, which was lowered while e was busy.
+// unpark tells the policy that e is idle again.
+func (s *Store[S]) unpark(e *entry[S]) {
+	s.lock()
+	defer s.ledger.mu.Unlock()
+	s.ledger.policy.Idle(e)
+	if e.size() > 0 {
+		s.ledger.sized.Idle(e)
+	}
+}
+
+// leaveIfOver ends e, if it is idle, when more is taken than the maximum, which
+// was lowered while e was busy.
 func (s *Store[S]) leaveIfOver(e *entry[S]) {
 	l := &s.ledger
-	l.mu.Lock()
-	c := s.config.Load()
+	s.lock()
+	defer s.unlock()
 	for l.over.Load() {
 		st := e.load()
 		if st.phase() != live || st.busy() || e.swap(st, st.ended(ReasonCapacity)) {
 			break
 		}
 	}
-	s.settle(c, e, s.now())
-	s.arm()
-	l.mu.Unlock()
-	if e.load().phase() != live {
-		s.index.remove(e)
-	}
+	s.settle(s.config.Load(), e, s.clock.now())
 }
 
 // Remove ends the session under id, as closed: at once if idle, after its last
@@ -257,7 +365,7 @@ func (s *Store[S]) CompareAndRemove(id string, v S) error {
 
 func (s *Store[S]) removeIf(id string, meant func(S) bool) error {
 	for {
-		e, err := s.visit(id, 0)
+		e, err := s.visit(id)
 		if err != nil {
 			return err
 		}
@@ -272,13 +380,13 @@ func (s *Store[S]) removeIf(id string, meant func(S) bool) error {
 
 // Kill ends the session with fingerprint f and closes it at once, also while
 // calls use it; its context is canceled first. It looks at every session, which
-// for 65,536 takes about a millisecond. It reports whether there was one; if an ID
+// for 65,536 takes about thirty milliseconds. It reports whether there was one; if an ID
 // was used again, several may be in use under one fingerprint.
 func (s *Store[S]) Kill(f Fingerprint) bool {
-	c, now := s.config.Load(), s.now()
+	c, now := s.config.Load(), s.clock.now()
 	for _, e := range s.marked(f) {
 		if st := e.load(); st.phase() == live {
-			if r := e.overdue(c, st, now); r != 0 {
+			if r := s.overdue(c, e, st, now); r != 0 {
 				s.end(e, st, r)
 			}
 		}
@@ -291,22 +399,31 @@ func (s *Store[S]) Kill(f Fingerprint) bool {
 
 // marked returns the entries with fingerprint f that are in the store.
 func (s *Store[S]) marked(f Fingerprint) (found []*entry[S]) {
-	s.index.each(func(batch []*entry[S]) bool {
-		for _, e := range batch {
-			if e.mark == f {
-				found = append(found, e)
-			}
+	for e := range s.index.all() {
+		if s.Fingerprint(e.id) == f {
+			found = append(found, e)
 		}
-		return true
-	})
-	s.ledger.mu.Lock()
+	}
+	s.lock()
 	defer s.ledger.mu.Unlock()
 	for e := range s.ledger.retired {
-		if e.mark == f {
+		if s.Fingerprint(e.id) == f {
 			found = append(found, e)
 		}
 	}
 	return found
+}
+
+// slay tries to end e at once, seen in state st. Leases that are left do not
+// count as use any more.
+func (e *entry[S]) slay(st state, r Reason) bool {
+	if !e.swap(st, st.moved(gone, r)) {
+		return false
+	}
+	if st.busy() {
+		e.source.leave()
+	}
+	return true
 }
 
 // kill closes e, used or not, and reports whether this call did it.
@@ -316,7 +433,7 @@ func (s *Store[S]) kill(e *entry[S], r Reason) bool {
 		if st.phase() == gone {
 			return false
 		}
-		if e.swap(st, st.moved(gone, r)) {
+		if e.slay(st, r) {
 			s.depart(e)
 			return true
 		}
@@ -325,7 +442,9 @@ func (s *Store[S]) kill(e *entry[S], r Reason) bool {
 
 // Fingerprint returns what stands for id in events, logs and errors of s.
 func (s *Store[S]) Fingerprint(id string) Fingerprint {
-	return FingerprintOf([]byte(s.config.Load().key), id)
+	mac := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(mac)
+	return fingerprint(mac, id)
 }
 
 // Format prints the number of sessions, under every verb: %+v must not spill

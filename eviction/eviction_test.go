@@ -4,41 +4,39 @@
 package eviction
 
 import (
+	"reflect"
 	"slices"
 	"testing"
-
-	"pgregory.net/rapid"
-
-	"github.com/c8e4ff29/layover/lru"
+	"unsafe"
 )
 
-// guest is an element of the tests. used, busy and taken are what a store would
-// keep in its state word; usedCalls and takeCalls count what Victim asks.
+// guest is an element of the tests. uses and busy are what a store would keep
+// in its state word.
 type guest struct {
-	node                 Node[guest]
-	id                   int
-	used, busy           bool
-	usedCalls, takeCalls int
+	node   Node[guest]
+	source *Source[guest]
+	id     int
+	uses   uint32
+	busy   bool
+	looks  int // how often it was tried to take it
 }
 
-func wasUsed(g *guest) bool {
-	g.usedCalls++
-	was := g.used
-	g.used = false
-	return was
-}
-
-func take(g *guest) bool {
-	g.takeCalls++
-	return !g.busy
+var reach = Access[guest]{
+	Node:   func(g *guest) *Node[guest] { return &g.node },
+	Source: func(g *guest) *Source[guest] { return g.source },
+	Used:   func(g *guest) uint32 { return g.uses },
+	Take: func(g *guest) bool {
+		g.looks++
+		return !g.busy
+	},
 }
 
 // insert files n new guests of class c. Their ids begin at from.
-func insert(p Policy[guest], c Class, from, n int) []*guest {
+func insert(p Policy[guest], s *Source[guest], c Class, from, n int) []*guest {
 	guests := make([]*guest, n)
 	for i := range guests {
-		guests[i] = &guest{id: from + i}
-		p.Insert(&guests[i].node, guests[i], c)
+		guests[i] = &guest{id: from + i, source: s}
+		p.Insert(guests[i], c)
 	}
 	return guests
 }
@@ -47,7 +45,7 @@ func insert(p Policy[guest], c Class, from, n int) []*guest {
 func leave(p Policy[guest], n int) []*guest {
 	var out []*guest
 	for range n {
-		g := p.Victim(wasUsed, take)
+		g := p.Victim(nil)
 		if g == nil {
 			break
 		}
@@ -71,154 +69,48 @@ func expect(t *testing.T, got []*guest, want ...int) {
 	}
 }
 
-// house is what a policy should hold, as plain slices, oldest first. The
-// models share it: an LRU is a house with one room, an Assured one with a room
-// for each class.
-type house struct {
-	rooms [][]*guest
-}
-
-func (h *house) roomOf(g *guest) int {
-	return slices.IndexFunc(h.rooms, func(room []*guest) bool { return slices.Contains(room, g) })
-}
-
-func (h *house) remove(g *guest) {
-	if r := h.roomOf(g); r >= 0 {
-		i := slices.Index(h.rooms[r], g)
-		h.rooms[r] = slices.Concat(h.rooms[r][:i], h.rooms[r][i+1:])
+func check(t interface {
+	Helper()
+	Fatal(...any)
+}, p Policy[guest]) {
+	t.Helper()
+	if err := p.(interface{ Check() error }).Check(); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func (h *house) insert(g *guest, room int) {
-	h.remove(g)
-	h.rooms[room] = append(h.rooms[room], g)
-}
-
-// cut removes guest i of a room; those before it go behind the others.
-func (h *house) cut(room, i int) *guest {
-	order := h.rooms[room]
-	h.rooms[room] = slices.Concat(order[i+1:], order[:i])
-	return order[i]
-}
-
-func (h *house) firstIn(room int) *guest {
-	i := slices.IndexFunc(h.rooms[room], func(g *guest) bool { return !g.busy })
-	if i < 0 {
-		return nil
-	}
-	return h.cut(room, i)
-}
-
-func (h *house) leastRecentlyUsed(room int) *guest {
-	order := h.rooms[room]
-	i := slices.IndexFunc(order, func(g *guest) bool { return !g.busy && !g.used })
-	asked := order
-	if i >= 0 {
-		asked = order[:i]
-	}
-	for _, g := range asked {
-		g.used = false
-	}
-	if i >= 0 {
-		return h.cut(room, i)
-	}
-	return h.firstIn(room)
-}
-
-// checkModel compares p, whose lists are given, with a house that has a room
-// for each of them. room says where a class lives, victim who leaves the house.
-func checkModel(t *rapid.T, p Policy[guest], lists []*lru.List[guest], room func(Class) int, victim func(*house) *guest) {
-	model := &house{rooms: make([][]*guest, len(lists))}
-	guests := make([]*guest, rapid.IntRange(1, 10).Draw(t, "guests"))
-	for i := range guests {
-		guests[i] = &guest{id: i}
-	}
-	drawGuest := func(t *rapid.T) *guest { return guests[rapid.IntRange(0, len(guests)-1).Draw(t, "guest")] }
-	drawClass := func(t *rapid.T) Class { return Class(rapid.IntRange(0, int(Confirmed)).Draw(t, "class")) }
-	reclass := func(t *rapid.T) {
-		g, c := drawGuest(t), drawClass(t)
-		p.Reclass(&g.node, c)
-		if was := model.roomOf(g); was >= 0 && room(c) > was {
-			model.insert(g, room(c))
-		}
-	}
-	insert := func(t *rapid.T) {
-		g, c := drawGuest(t), drawClass(t)
-		p.Insert(&g.node, g, c)
-		model.insert(g, room(c))
-	}
-	t.Repeat(map[string]func(*rapid.T){
-		"insert":  insert,
-		"insert2": insert, // more of them, so that the house fills
-		"reclass": reclass,
-		"remove": func(t *rapid.T) {
-			g := drawGuest(t)
-			p.Remove(&g.node)
-			model.remove(g)
-		},
-		"use":     func(t *rapid.T) { drawGuest(t).used = true },
-		"lease":   func(t *rapid.T) { drawGuest(t).busy = true },
-		"release": func(t *rapid.T) { drawGuest(t).busy = false },
-		"victim": func(t *rapid.T) {
-			usedBits := func() []bool {
-				var bits []bool
-				for _, g := range guests {
-					bits = append(bits, g.used)
-				}
-				return bits
-			}
-			before := usedBits()
-			got := p.Victim(wasUsed, take)
-			after := usedBits()
-			for i, g := range guests {
-				if g.usedCalls > 1 || g.takeCalls > 2 {
-					t.Fatalf("guest %d: asked %d times whether it was used, tried %d times", g.id, g.usedCalls, g.takeCalls)
-				}
-				g.used, g.usedCalls, g.takeCalls = before[i], 0, 0 // the model's turn
-			}
-			if want := victim(model); got != want {
-				t.Fatalf("victim is %+v, want %+v", got, want)
-			}
-			if want := usedBits(); !slices.Equal(after, want) {
-				t.Fatalf("used bits are %v after Victim, want %v", after, want)
-			}
-		},
-		"": func(t *rapid.T) {
-			for r, l := range lists {
-				if got := slices.Collect(l.All()); !slices.Equal(got, model.rooms[r]) {
-					t.Fatalf("list %d is %v, want %v", r, ids(got), ids(model.rooms[r]))
-				}
-			}
-			for _, g := range guests {
-				if in := model.roomOf(g) >= 0; g.node.Linked() != in {
-					t.Fatalf("guest %d: Linked() = %v, want %v", g.id, g.node.Linked(), in)
-				}
-			}
-		},
-	})
 }
 
 // policies are those that every promise of the interface is checked on.
 func policies() map[string]Policy[guest] {
 	return map[string]Policy[guest]{
-		"LRU":           NewLRU[guest](),
-		"Assured":       NewAssured[guest](3, false),
-		"Assured, none": NewAssured[guest](0, false),
-		"Assured, keep": NewAssured[guest](3, true),
+		"LRU":           NewLRU(reach),
+		"Assured":       NewAssured(reach, 3, false),
+		"Assured, none": NewAssured(reach, 0, false),
+		"Assured, keep": NewAssured(reach, 3, true),
+	}
+}
+
+func TestSizes(t *testing.T) {
+	const word = unsafe.Sizeof(uintptr(0))
+	if got, want := unsafe.Sizeof(Node[guest]{}), 2*word+8; got != want { // 24 on 64-bit machines
+		t.Errorf("a Node takes %d bytes, want %d", got, want)
+	}
+	if got, want := unsafe.Sizeof(Source[guest]{}), 17*word; got != want { // 136
+		t.Errorf("a Source takes %d bytes, want %d", got, want)
 	}
 }
 
 func TestBusyIsNeverAVictim(t *testing.T) {
 	for name, p := range policies() {
 		for _, c := range []Class{Empty, Holding, Confirmed} {
-			for i, g := range insert(p, c, 0, 5) {
+			for i, g := range insert(p, new(Source[guest]), c, 0, 5) {
 				g.busy = true
-				g.used = i%2 == 0
+				g.uses = uint32(i % 2)
 			}
 		}
-		if g := p.Victim(wasUsed, take); g != nil {
+		if g := p.Victim(nil); g != nil {
 			t.Errorf("%s: a busy element left", name)
 		}
+		check(t, p)
 	}
 }
 
@@ -230,15 +122,16 @@ func TestVictimFindsTheOnlyIdleElement(t *testing.T) {
 				continue
 			}
 			for idle := range n {
-				for used := range 2 {
+				for uses := range uint32(2) {
 					p := policies()[name]
 					// Busy elements in every other class, and around the idle one.
-					busy := slices.Concat(insert(p, Empty, 0, 2), insert(p, Holding, 0, 2), insert(p, Confirmed, 0, 2))
-					guests := insert(p, c, 0, n)
+					s, other := new(Source[guest]), new(Source[guest])
+					busy := slices.Concat(insert(p, s, Empty, 0, 2), insert(p, other, Holding, 0, 2), insert(p, s, Confirmed, 0, 2))
+					guests := insert(p, s, c, 0, n)
 					for _, g := range slices.Concat(busy, guests) {
-						g.busy, g.used = g != guests[idle], used == 1
+						g.busy, g.uses = g != guests[idle], uses
 					}
-					if got := p.Victim(wasUsed, take); got != guests[idle] {
+					if got := p.Victim(nil); got != guests[idle] {
 						t.Fatalf("%s, %v: the victim is %v, want the idle one at %d", name, c, got, idle)
 					}
 				}
@@ -247,76 +140,249 @@ func TestVictimFindsTheOnlyIdleElement(t *testing.T) {
 	}
 }
 
-func TestBusyOnesAreWalkedOverOnce(t *testing.T) {
+func TestBusyIsLookedAtOnceUntilItIsIdle(t *testing.T) {
+	const busy, idle = 1000, 50
 	for name, p := range policies() {
-		c := Confirmed
-		if name == "Assured, keep" {
-			c = Empty
+		var crowd []*guest
+		for i := range 10 {
+			s := new(Source[guest])
+			for _, c := range []Class{Empty, Holding, Confirmed} {
+				crowd = append(crowd, insert(p, s, c, 0, busy/100*(i+1))...)
+			}
 		}
-		for _, g := range insert(p, c, 0, 100) {
+		for _, g := range crowd {
 			g.busy = true
 		}
-		insert(p, c, 100, 100)
-		looks := 0
-		count := func(g *guest) bool { looks++; return take(g) }
-		p.Victim(wasUsed, count)
-		for range 50 {
-			looks = 0
-			p.Victim(wasUsed, count)
-			if looks != 1 {
-				t.Fatalf("%s: a call after the first one tried %d elements, want 1", name, looks)
+		insert(p, new(Source[guest]), Empty, 0, idle)
+		for i := range 2 * idle {
+			if got := p.Victim(nil) != nil; got != (i < idle) {
+				t.Fatalf("%s: call %d found somebody: %v", name, i, got)
 			}
+		}
+		for _, g := range crowd {
+			if g.looks > 1 {
+				t.Fatalf("%s: a busy element was tried %d times", name, g.looks)
+			}
+			p.Reclass(g, Confirmed)
+			p.Idle(g) // too soon: it is parked again, and no more than that
+		}
+		if p.Victim(nil) != nil {
+			t.Fatalf("%s: a busy element left", name)
+		}
+		for _, g := range crowd {
+			if g.looks > 2 {
+				t.Fatalf("%s: a busy element was tried %d times after one Idle", name, g.looks)
+			}
+		}
+		check(t, p)
+	}
+}
+
+func TestIdleComesBackAsTheNewest(t *testing.T) {
+	for name, p := range policies() {
+		s := new(Source[guest])
+		guests := insert(p, s, Empty, 0, 3)
+		guests[0].busy = true
+		guests[0].node.Spare = 7
+		expect(t, leave(p, 1), 1)
+		if !guests[0].node.Linked() || s.Len() != 2 || p.Len() != 2 {
+			t.Errorf("%s: the parked element is not counted", name)
+		}
+		guests[0].busy = false
+		guests[0].uses++
+		p.Idle(guests[0])
+		p.Idle(guests[0]) // and once more, for nothing
+		p.Idle(guests[1]) // which has left
+		p.Idle(guests[2]) // which is not parked
+		insert(p, s, Empty, 3, 1)
+		expect(t, leave(p, 5), 2, 0, 3)
+		if guests[0].node.Spare != 7 {
+			t.Errorf("%s: Spare was written to", name)
 		}
 	}
 }
 
-func TestRemovedNodeKeepsNoPointer(t *testing.T) {
+func TestNothingLooksAtTheParked(t *testing.T) {
 	for name, p := range policies() {
-		guests := insert(p, Holding, 0, 4)
-		p.Remove(&guests[1].node)
-		for p.Victim(wasUsed, take) != nil {
+		g := insert(p, new(Source[guest]), Empty, 0, 1)[0]
+		g.busy = true
+		p.Victim(nil)
+		g.busy = false // but Idle is not called
+		if p.Victim(nil) != nil || g.looks != 1 {
+			t.Errorf("%s: a parked element was looked at", name)
+		}
+	}
+}
+
+func TestUsedOnesPassedOverAreBounded(t *testing.T) {
+	asked := 0
+	counting := reach
+	counting.Used = func(g *guest) uint32 {
+		asked++
+		return reach.Used(g)
+	}
+	for name, p := range map[string]Policy[guest]{"LRU": NewLRU(counting), "Assured": NewAssured(counting, 0, false)} {
+		guests := insert(p, new(Source[guest]), Confirmed, 0, 2*maxChances)
+		for i, g := range guests {
+			g.uses += uint32(2*maxChances - i) // the later, the less
+		}
+		asked = 0
+		got := leave(p, 1)
+		if want := []int{maxChances - 1}; !slices.Equal(ids(got), want) || asked > maxChances {
+			t.Errorf("%s: %v left after a look at %d elements, want the stalest of %d: %v", name, ids(got), asked, maxChances, want)
+		}
+	}
+}
+
+func TestIfAllWereUsedTheStalestLeaves(t *testing.T) {
+	for name, p := range map[string]Policy[guest]{"LRU": NewLRU(reach), "Assured": NewAssured(reach, 0, false)} {
+		for i, g := range insert(p, new(Source[guest]), Confirmed, 0, 4) {
+			g.uses += []uint32{3, 1, 4, 2}[i]
+		}
+		if got := ids(leave(p, 1)); !slices.Equal(got, []int{1}) {
+			t.Errorf("%s: %v left, want 1", name, got)
+		}
+	}
+}
+
+// Hits go on while Victim looks.
+func TestVictimIsFoundWhileEverybodyIsUsedAllTheTime(t *testing.T) {
+	always := reach
+	always.Used = func(g *guest) uint32 {
+		g.uses++
+		return g.uses
+	}
+	for name, p := range map[string]Policy[guest]{"LRU": NewLRU(always), "Assured": NewAssured(always, 0, false)} {
+		insert(p, new(Source[guest]), Confirmed, 0, 4)
+		if got := leave(p, 5); len(got) != 4 {
+			t.Errorf("%s: %d left, want all 4", name, len(got))
+		}
+	}
+}
+
+func TestLeftElementAndSourceKeepNoPointer(t *testing.T) {
+	for name, p := range policies() {
+		s := new(Source[guest])
+		guests := slices.Concat(insert(p, s, Holding, 0, 4), insert(p, s, Empty, 4, 2), insert(p, s, Confirmed, 6, 2))
+		p.Remove(guests[1])
+		guests[2].busy = true
+		for _, g := range guests {
+			g.uses++
+			p.Reclass(g, Confirmed)
+		}
+		insert(p, s, Empty, 8, 1)
+		for p.Victim(nil) != nil {
+		}
+		p.Remove(guests[2])
+		for p.Take() != nil {
 		}
 		for _, g := range guests {
 			if g.node.Linked() || g.node != (Node[guest]{}) {
 				t.Errorf("%s: guest %d has left, its node is not zero", name, g.id)
 			}
 		}
+		if !reflect.ValueOf(s).Elem().IsZero() {
+			t.Errorf("%s: the source has no elements and is not zero", name)
+		}
+		s.Extra = 3
+		insert(p, s, Empty, 0, 1)
+		p.Take()
+		if s.Extra != 3 {
+			t.Errorf("%s: Extra was written to", name)
+		}
 	}
 }
 
-func TestNodeInNoPolicyIsLeftAlone(t *testing.T) {
+func TestElementInNoPolicyIsLeftAlone(t *testing.T) {
 	for name, p := range policies() {
-		g := new(guest)
-		p.Remove(&g.node)
-		p.Reclass(&g.node, Confirmed)
+		g := &guest{source: new(Source[guest])}
+		p.Remove(g)
+		p.Reclass(g, Confirmed)
+		p.Idle(g)
+		if g.node != (Node[guest]{}) || p.Victim(nil) != nil || p.Len() != 0 {
+			t.Errorf("%s: an element that was not in the policy was changed", name)
+		}
+	}
+}
 
-		other := insert(NewLRU[guest](), Empty, 1, 1)[0]
-		p.Remove(&other.node)
-		p.Reclass(&other.node, Confirmed)
+func TestTakeEmptiesInOrderParkedLast(t *testing.T) {
+	for name, p := range policies() {
+		one, other := new(Source[guest]), new(Source[guest])
+		guests := insert(p, one, Empty, 0, 3)
+		for _, g := range guests[:2] {
+			g.busy = true
+		}
+		insert(p, other, Empty, 3, 2)
+		expect(t, leave(p, 1), 2) // and two are parked
+		insert(p, other, Confirmed, 5, 3)[0].uses++
+		var order []*guest
+		for g := p.Take(); g != nil; g = p.Take() {
+			order = append(order, g)
+			check(t, p)
+		}
+		expect(t, order, 3, 4, 6, 7, 5, 0, 1)
+		if p.Len() != 0 {
+			t.Errorf("%s: Len() = %d after all were taken", name, p.Len())
+		}
+	}
+}
 
-		if g.node.Linked() || !other.node.Linked() || p.Victim(wasUsed, take) != nil {
-			t.Errorf("%s: a node that was not in the policy was changed", name)
+func TestAllCanBeMovedToAnotherPolicy(t *testing.T) {
+	for from, p := range policies() {
+		for to, q := range policies() {
+			s := new(Source[guest])
+			guests := insert(p, s, Empty, 0, 6)
+			p.Reclass(guests[0], Confirmed)
+			p.Reclass(guests[1], Holding)
+			classes := make(map[*guest]Class)
+			var all []*guest
+			for range guests {
+				for _, g := range guests {
+					if g.node.Linked() {
+						classes[g] = g.node.class
+					}
+				}
+				all = append(all, p.Take())
+			}
+			for _, g := range all {
+				q.Insert(g, classes[g])
+			}
+			check(t, p)
+			check(t, q)
+			if classes[guests[0]] != Confirmed || classes[guests[1]] != Holding || q.Len() != 6 || s.Len() != 6 {
+				t.Errorf("%s to %s: something was lost", from, to)
+			}
+			for q.Take() != nil {
+			}
 		}
 	}
 }
 
 func TestNothingIsAllocated(t *testing.T) {
 	for name, p := range policies() {
-		guests := make([]guest, 8)
-		allocs := testing.AllocsPerRun(100, func() {
+		sources := make([]Source[guest], 4)
+		guests := make([]guest, 64)
+		round := func() {
 			for i := range guests {
-				guests[i].used, guests[i].busy = i%2 == 0, i%3 == 0
-				p.Insert(&guests[i].node, &guests[i], Class(i%2))
+				g := &guests[i]
+				// Unequal shares, which give many weights.
+				g.source = &sources[min(i%16, 3)]
+				g.uses, g.busy = uint32(i%2), i%5 == 0
+				p.Insert(g, Class(i%2))
+				p.Reclass(&guests[i/2], Confirmed)
 			}
-			p.Reclass(&guests[2].node, Holding)
-			p.Reclass(&guests[4].node, Confirmed)
-			p.Reclass(&guests[6].node, Confirmed)
-			p.Remove(&guests[1].node)
-			for range guests {
-				p.Victim(wasUsed, take)
+			for i := range guests {
+				p.Victim(&sources[i%4])
 			}
-		})
-		if allocs != 0 {
+			for i := range guests {
+				guests[i].busy = false
+				p.Idle(&guests[i])
+			}
+			for i := range guests {
+				p.Remove(&guests[i])
+			}
+		}
+		if allocs := testing.AllocsPerRun(100, round); allocs != 0 {
 			t.Errorf("%s: %v allocations, want none", name, allocs)
 		}
 	}

@@ -14,15 +14,25 @@ import (
 
 type ticket struct {
 	name   string
-	expiry janitor.Timer[ticket]
+	expiry time.Duration
+	timer  janitor.Timer[ticket]
 }
 
 // A wheel tells what is due, and when to ask again.
 func ExampleWheel() {
-	wheel := janitor.NewWheel[ticket](time.Second)
-	short, long := &ticket{name: "short"}, &ticket{name: "long"}
-	wheel.File(&short.expiry, short, 10*time.Second)
-	wheel.File(&long.expiry, long, time.Hour)
+	wheel := janitor.NewWheel(time.Second,
+		func(t *ticket) *janitor.Timer[ticket] { return &t.timer },
+		func(t *ticket, _ time.Duration) time.Duration { return t.expiry })
+	for _, t := range []*ticket{
+		{name: "short", expiry: 10 * time.Second},
+		{name: "touched", expiry: 20 * time.Second},
+		{name: "long", expiry: time.Hour},
+	} {
+		wheel.File(t, t.expiry)
+		if t.name == "touched" {
+			t.expiry = time.Minute // later: the wheel need not be told
+		}
+	}
 
 	for {
 		now, ok := wheel.Next() // a program would sleep until then
@@ -36,6 +46,7 @@ func ExampleWheel() {
 	}
 	// Output:
 	// short is due at 10s - more: false
+	// touched is due at 1m0s - more: false
 	// long is due at 1h0m0s - more: false
 }
 

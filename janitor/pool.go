@@ -8,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -59,11 +59,13 @@ type PoolConfig[T any] struct {
 	// HungAfter is how long a value may take. One that takes longer is hung:
 	// its place is given to another one, so that the queue goes on. It is still
 	// reported by Done if its Run ever returns. A Done that takes this long
-	// gives its place away as well. 0 or below: no limit.
+	// gives its place away as well. This is noticed never before HungAfter has
+	// passed, and within a quarter of HungAfter from then, as far as the
+	// machine keeps up. 0 or below: no limit.
 	HungAfter time.Duration
 
-	// Hung is called once for each value whose Run was not back after
-	// HungAfter. It may overlap Run, but Done waits until it has ended. A panic
+	// Hung is called once for each value whose Run is not back when it is
+	// noticed that HungAfter has passed, and on a goroutine of its own. It may overlap Run, but Done waits until it has ended. A panic
 	// or Goexit in it is contained, and told to nobody. Optional.
 	Hung func(T)
 
@@ -80,13 +82,21 @@ type PoolConfig[T any] struct {
 type Pool[T any] struct {
 	config PoolConfig[T] // Workers aside, constant
 
-	mu       sync.Mutex
-	queue    queue[T]
-	running  int           // values that have a goroutine
-	hung     int           // those of them that have taken longer than HungAfter
-	starting int           // goroutines that were started but have not come to run yet
-	hurried  bool          // Hurry was called
-	drained  chan struct{} // closed when nothing is pending; nil unless somebody waits
+	pending atomic.Int64 // values that are queued or running; written with mu held
+	stuck   atomic.Int64 // what Hung returns; written with mu held
+	called  atomic.Bool  // a value has come while a worker lingers
+
+	mu        sync.Mutex
+	queue     queue[T]
+	running   int           // values that have a worker
+	hung      int           // those of them that have taken longer than HungAfter
+	seeking   bool          // a worker without a value is on its way to the queue
+	lingering bool          // it has found the queue empty, and waits for a moment
+	hurried   bool          // Hurry was called
+	drained   chan struct{} // closed when nothing is pending; nil unless somebody waits
+	workers   *worker[T]    // all there are, linked; seeking and running ones
+	patroller *time.Timer   // the watchdog; nil until first needed
+	patrols   bool          // it is armed
 }
 
 // NewPool returns a pool without goroutines.
@@ -104,8 +114,21 @@ func NewPool[T any](config PoolConfig[T]) *Pool[T] {
 // before it has ended.
 func (p *Pool[T]) Submit(v T) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.queue.push(v)
+	p.pending.Add(1)
+	p.start()
+	p.mu.Unlock()
+}
+
+// SubmitAll queues the values of vs in their order, with nothing between them.
+// It is like Submit for each, but cheaper. It keeps nothing of vs.
+func (p *Pool[T]) SubmitAll(vs []T) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, v := range vs {
+		p.queue.push(v)
+	}
+	p.pending.Add(int64(len(vs)))
 	p.start()
 }
 
@@ -118,29 +141,23 @@ func (p *Pool[T]) SetWorkers(n int) {
 	p.start()
 }
 
-// Pending returns how many values are queued or running, hung ones included.
-func (p *Pool[T]) Pending() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.queue.length + p.running
-}
+// Pending returns how many values are queued or running, hung ones included. It
+// takes no lock.
+func (p *Pool[T]) Pending() int { return int(p.pending.Load()) }
 
 // Hung returns how many values are hung now; after Hurry, how many are running.
-func (p *Pool[T]) Hung() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.hurried {
-		return p.running
-	}
-	return p.hung
-}
+// It takes no lock.
+func (p *Pool[T]) Hung() int { return int(p.stuck.Load()) }
 
 // Drain waits until nothing is pending, and returns 0. If ctx ends first, it
 // returns how many values are still pending. It does not stop Submit; what is
 // submitted meanwhile is waited for as well.
+//
+// When it has returned 0, no foreign code of what was submitted before is
+// running. A goroutine of the pool may linger for some microseconds.
 func (p *Pool[T]) Drain(ctx context.Context) (unfinished int) {
 	p.mu.Lock()
-	if p.queue.length+p.running == 0 {
+	if p.Pending() == 0 {
 		p.mu.Unlock()
 		return 0
 	}
@@ -162,206 +179,47 @@ func (p *Pool[T]) Drain(ctx context.Context) (unfinished int) {
 // and MaxHung no longer matter. It reports nothing: Hung is still called for
 // what outlives HungAfter, and Done for all that ends. There is no way back.
 //
-// The queue is started one goroutine after the other, each by the one before it
-// just before it calls its Run. So there are never more of them than values that
-// have not ended, and one. A million quick ones need a handful at a time, not
-// the gigabytes that starting all at once would take; a million that hang are
-// all started nevertheless.
+// The queue is started one goroutine after the other. So there are never more of
+// them than values that have not ended, and one. A million quick ones need a
+// handful at a time, not the gigabytes that starting all at once would take; a
+// million that hang are all started nevertheless.
 func (p *Pool[T]) Hurry() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hurried = true
+	p.count()
 	p.start()
 }
 
-// start gives queued values a goroutine while there is a place. It is called
-// with mu held whenever a value or a place may have come up.
+// start sees to it that queued values get a worker while there is a place. It is
+// called with mu held whenever a value or a place may have come up.
+//
+// Workers are started one after the other, each by the one before it just before
+// it calls its Run. So a burst of quick values does not start more of them than
+// the machine can run.
 func (p *Pool[T]) start() {
-	for p.queue.length > 0 && p.hasPlace() {
+	switch {
+	case p.queue.length == 0:
+	case p.lingering:
+		p.called.Store(true)
+	case !p.seeking && p.hasPlace():
 		w := &worker[T]{pool: p}
-		w.take()
-		p.starting++
-		go w.enter()
+		p.enlist(w)
+		p.seeking = true
+		go w.work()
 	}
 }
 
 // hasPlace reports whether one more value may run. The caller holds mu.
 func (p *Pool[T]) hasPlace() bool {
+	return p.hurried || p.running-min(p.hung, p.config.MaxHung) < p.config.Workers
+}
+
+// count publishes what Hung returns. The caller holds mu.
+func (p *Pool[T]) count() {
 	if p.hurried {
-		return p.starting == 0
+		p.stuck.Store(int64(p.running))
+	} else {
+		p.stuck.Store(int64(p.hung))
 	}
-	return p.running-min(p.hung, p.config.MaxHung) < p.config.Workers
-}
-
-// worker is a goroutine of the pool, or several in turn: when foreign code
-// exits one, the next goes on where it was. It runs one value after the other
-// until the queue is empty or its watch has fired. Then it leaves; so a watch
-// that fires late can never be mistaken for one of a later value.
-type worker[T any] struct {
-	pool *Pool[T]
-
-	// Used by one goroutine at a time. Hung reads value, which stays until it
-	// has ended.
-	value T
-	err   error
-	stage stage
-	watch *time.Timer // nil without HungAfter, or before the first value
-
-	// Guarded by pool.mu.
-	returned  bool // Run has: from here on it cannot be reported as hung
-	ended     bool // Done has, too
-	hung      bool // the watch fired before the end
-	reporting bool // Hung is being called
-	orphaned  bool // Run returned while reporting: the report's end goes on with Done
-}
-
-// stage is what a worker does next. It is set before foreign code is called, so
-// that it is right even if that code does not return.
-type stage int
-
-const (
-	toRun stage = iota
-	toReport
-	toFinish
-)
-
-// take makes the oldest queued value the worker's next. The caller holds mu.
-func (w *worker[T]) take() {
-	w.value = w.pool.queue.pop()
-	w.stage, w.returned, w.ended = toRun, false, false
-	w.pool.running++
-}
-
-// enter is the start of a worker's first goroutine.
-func (w *worker[T]) enter() {
-	p := w.pool
-	p.mu.Lock()
-	p.starting--
-	p.start() // after Hurry this is what starts the next one
-	p.mu.Unlock()
-	w.work()
-}
-
-// work goes on with the worker's stage until the worker leaves.
-func (w *worker[T]) work() {
-	left := false
-	defer func() {
-		if !left { // runtime.Goexit cannot be stopped, but it can be survived
-			go w.work()
-		}
-	}()
-	for !left {
-		switch w.stage {
-		case toRun:
-			w.arm()
-			w.stage, w.err = toReport, ErrGoexit
-			w.err = w.run()
-		case toReport:
-			if left = w.orphan(); !left {
-				w.stage = toFinish
-				w.report()
-			}
-		case toFinish:
-			left = !w.finish()
-		}
-	}
-}
-
-// arm starts the watch of the next value.
-func (w *worker[T]) arm() {
-	after := w.pool.config.HungAfter
-	switch {
-	case after <= 0:
-	case w.watch == nil:
-		w.watch = time.AfterFunc(after, w.expire)
-	default:
-		w.watch.Reset(after)
-	}
-}
-
-// run calls Run and turns a panic into an error.
-func (w *worker[T]) run() (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
-		}
-	}()
-	return w.pool.config.Run(w.value)
-}
-
-// orphan notes that Run has returned. If it is just being reported as hung, the
-// rest is left to the goroutine of that report: Done comes after Hung.
-func (w *worker[T]) orphan() bool {
-	w.pool.mu.Lock()
-	defer w.pool.mu.Unlock()
-	w.returned = true
-	w.orphaned = w.reporting
-	return w.orphaned
-}
-
-// report calls Done.
-func (w *worker[T]) report() {
-	defer func() { _ = recover() }() // nobody is left to be told
-	if w.pool.config.Done != nil {
-		w.pool.config.Done(w.value, w.err)
-	}
-}
-
-// finish ends the value, and takes the next one if there is one. It reports
-// whether it did; if not, the worker leaves.
-func (w *worker[T]) finish() bool {
-	p := w.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var none T
-	w.value, w.err, w.ended = none, nil, true
-	p.running--
-	if w.hung {
-		p.hung--
-	}
-	if p.drained != nil && p.queue.length+p.running == 0 {
-		close(p.drained)
-		p.drained = nil
-	}
-	fired := w.watch != nil && !w.watch.Stop()
-	if !fired && p.queue.length > 0 && p.hasPlace() {
-		w.take()
-		return true
-	}
-	p.start()
-	return false
-}
-
-// expire is what the watch calls, on a goroutine of its own.
-func (w *worker[T]) expire() {
-	p := w.pool
-	p.mu.Lock()
-	if w.ended { // just in time
-		p.mu.Unlock()
-		return
-	}
-	w.hung = true
-	p.hung++
-	report := !w.returned && p.config.Hung != nil
-	w.reporting = report
-	p.start()
-	p.mu.Unlock()
-	if report {
-		w.reportHung()
-	}
-}
-
-// reportHung calls Hung, then goes on with the value if Run has returned
-// meanwhile.
-func (w *worker[T]) reportHung() {
-	defer func() { // deferred: Hung may call runtime.Goexit
-		w.pool.mu.Lock()
-		defer w.pool.mu.Unlock()
-		w.reporting = false
-		if w.orphaned {
-			go w.work()
-		}
-	}()
-	defer func() { _ = recover() }() // nobody is left to be told
-	w.pool.config.Hung(w.value)
 }

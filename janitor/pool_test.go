@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"runtime"
 	"slices"
@@ -121,7 +122,12 @@ func TestQuietWhenEmpty(t *testing.T) {
 			if n := goroutines(); n != 0 {
 				t.Errorf("%d goroutines were left", n)
 			}
-			pass(time.Hour) // no watch is left either
+			p.mu.Lock()
+			if p.patrols {
+				t.Error("the watchdog was left")
+			}
+			p.mu.Unlock()
+			pass(time.Hour) // late reports would come now
 		}
 		if hung.Load() != 0 {
 			t.Errorf("%d were called hung that were not", hung.Load())
@@ -185,6 +191,30 @@ func TestSetWorkersTakesEffect(t *testing.T) {
 			if got := p.Pending(); got != step.pending {
 				t.Errorf("after a second with %d workers %d are pending, want %d", step.workers, got, step.pending)
 			}
+		}
+		drain(t, p)
+	})
+}
+
+// It takes effect for a worker, too, that is on its way to the queue.
+func TestSetWorkersIsNotTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var started atomic.Int32
+		p := NewPool(PoolConfig[int]{
+			Workers: 2,
+			Run:     func(int) error { started.Add(1); pass(time.Second); return nil },
+		})
+		p.Submit(0)
+		synctest.Wait()
+		p.mu.Lock()
+		p.queue.push(0) // as Submit does
+		p.pending.Add(1)
+		p.start()
+		p.config.Workers = 1 // as SetWorkers does
+		p.mu.Unlock()
+		synctest.Wait()
+		if started.Load() != 1 {
+			t.Errorf("%d were started", started.Load())
 		}
 		drain(t, p)
 	})
@@ -356,7 +386,7 @@ func TestHungRunDoesNotStopTheQueue(t *testing.T) {
 		if p.Hung() != 0 || p.Pending() != 2 {
 			t.Errorf("before the minute: %d hung, %d pending", p.Hung(), p.Pending())
 		}
-		pass(time.Nanosecond)
+		pass(time.Minute/4 + time.Nanosecond)
 		synctest.Wait()
 		slices.Sort(j.log[1:]) // the report and the next one do not wait for each other
 		j.expect(t, "run stuck", "done next", "hung stuck", "run next")
@@ -460,7 +490,7 @@ func TestHungDoneDoesNotStopTheQueue(t *testing.T) {
 		})
 		p.Submit("stuck")
 		p.Submit("next")
-		pass(time.Minute)
+		pass(time.Minute * 5 / 4)
 		synctest.Wait()
 		j.expect(t, "done stuck", "done next") // its Run was not hung
 		if p.Hung() != 1 || p.Pending() != 1 {
@@ -491,6 +521,30 @@ func TestDoneComesAfterHung(t *testing.T) {
 		if !errors.Is(j.errs["slow"], errFailed) {
 			t.Errorf("reported %v", j.errs["slow"])
 		}
+	})
+}
+
+// What a report of one value leaves behind must not disturb the next one.
+func TestHungValuesOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j journal
+		takes := map[string]time.Duration{"first": 2 * time.Second, "second": time.Hour, "third": 2 * time.Second}
+		p := NewPool(PoolConfig[string]{
+			HungAfter: time.Second,
+			Run:       func(v string) error { pass(takes[v]); j.add("returned %s", v); return nil },
+			Done:      j.done,
+			Hung: func(v string) {
+				if v != "second" {
+					pass(time.Minute)
+				}
+				j.add("hung %s", v)
+			},
+		})
+		p.SubmitAll([]string{"first", "second", "third"})
+		drain(t, p)
+		j.expect(t, "returned first", "hung first", "done first",
+			"hung second", "returned second", "done second",
+			"returned third", "hung third", "done third")
 	})
 }
 
@@ -569,31 +623,191 @@ func TestHurryStartsWhateverIsQueued(t *testing.T) {
 }
 
 // A million quick ones must not become a million goroutines.
-func TestHurryStartsOneAfterTheOther(t *testing.T) {
+func TestWorkersStartOneAfterTheOther(t *testing.T) {
 	var p *Pool[int]
-	var waiting atomic.Int32
+	waiting := 0
+	look := func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		idle := 0
+		for w := p.workers; w != nil; w = w.next {
+			if !w.busy {
+				idle++
+			}
+		}
+		waiting = max(waiting, idle)
+	}
 	p = NewPool(PoolConfig[int]{
-		Workers: 1,
+		Workers: 100,
 		Run: func(n int) error {
 			if n < 0 {
 				p.Hurry()
 			}
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			waiting.Store(max(waiting.Load(), int32(p.starting)))
+			look()
 			return nil
 		},
 	})
 	for n := range 10_000 {
 		p.Submit(n)
+		look()
 		if n == 5000 {
 			p.Submit(-1)
 		}
 	}
 	drainWithin(t, p, time.Minute)
-	if waiting.Load() > 1 {
-		t.Errorf("%d goroutines were started before they could run", waiting.Load())
+	if look(); waiting > 1 {
+		t.Errorf("%d goroutines were there without a value", waiting)
 	}
+}
+
+func TestSubmitAllKeepsOrderAndNothingOfTheSlice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []int
+		p := NewPool(PoolConfig[int]{Run: func(n int) error { got = append(got, n); return nil }})
+		p.SubmitAll(nil)
+		if n := goroutines(); n != 0 || p.Pending() != 0 {
+			t.Errorf("%d goroutines, %d pending after nothing was submitted", n, p.Pending())
+		}
+		var want, vs []int
+		for n := range 1000 {
+			vs = vs[:0]
+			for range n % 150 {
+				vs = append(vs, len(want))
+				want = append(want, len(want))
+			}
+			p.SubmitAll(vs)
+			clear(vs) // the caller may reuse it
+		}
+		drain(t, p)
+		if !slices.Equal(got, want) {
+			t.Errorf("got %d values %v", len(got), got)
+		}
+	})
+}
+
+func TestSubmitAllUsesAllWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool(PoolConfig[int]{Workers: 3, Run: func(int) error { pass(time.Second); return nil }})
+		start := time.Now()
+		p.SubmitAll(make([]int, 10))
+		if p.Pending() != 10 {
+			t.Errorf("%d pending", p.Pending())
+		}
+		if drain(t, p); time.Since(start) != 4*time.Second {
+			t.Errorf("10 values on 3 workers took %v", time.Since(start))
+		}
+	})
+}
+
+func TestPendingAndHungTakeNoLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		p := NewPool(PoolConfig[int]{
+			HungAfter: time.Second, MaxHung: 1,
+			Run: func(int) error { <-release; return nil },
+		})
+		p.SubmitAll(make([]int, 3))
+		pass(time.Minute)
+		p.mu.Lock()
+		pending, hung := p.Pending(), p.Hung() // would wait for ever
+		p.mu.Unlock()
+		if pending != 3 || hung != 2 {
+			t.Errorf("%d pending, %d hung", pending, hung)
+		}
+		close(release)
+		drain(t, p)
+	})
+}
+
+// A value is hung not before HungAfter, and not later than a quarter after that,
+// whenever it starts and whatever runs besides.
+func TestHungIsNoticedInTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			after := time.Duration(rapid.Int64Range(1000, int64(time.Minute)).Draw(t, "hung after"))
+			values := rapid.IntRange(1, 10).Draw(t, "values")
+			starts, reports := make([]time.Time, values), make([]time.Time, values)
+			release := make(chan struct{})
+			p := NewPool(PoolConfig[int]{
+				Workers: values + 1, HungAfter: after,
+				Run: func(n int) error {
+					if n >= 0 {
+						starts[n] = time.Now()
+						<-release
+					}
+					return nil
+				},
+				Hung: func(n int) { reports[n] = time.Now() },
+			})
+			gap := rapid.Map(rapid.Int64Range(0, 2*int64(after)), func(n int64) time.Duration { return time.Duration(n) })
+			for n := range values {
+				pass(gap.Draw(t, "gap"))
+				p.Submit(-1) // quick ones in between
+				p.Submit(n)
+			}
+			pass(2 * after)
+			synctest.Wait()
+			for n := range values {
+				took := reports[n].Sub(starts[n])
+				if took < after || took > after+after/4 {
+					t.Errorf("value %d: reported after %v, HungAfter is %v", n, took, after)
+				}
+			}
+			p.mu.Lock()
+			if p.patrols {
+				t.Error("the watchdog still comes by, though all are reported")
+			}
+			p.mu.Unlock()
+			close(release)
+			p.Drain(context.Background())
+		})
+	})
+}
+
+// HungAfter may be the longest duration that there is.
+func TestHungAfterMayBeForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool(PoolConfig[int]{
+			HungAfter: math.MaxInt64,
+			Run:       func(int) error { pass(time.Hour); return nil },
+			Hung:      func(int) { t.Error("called hung") },
+		})
+		p.Submit(0)
+		drain(t, p)
+	})
+}
+
+// A stream of single values must not start a goroutine for each.
+func TestSubmitUsesTheWorkerThatLingers(t *testing.T) {
+	p := NewPool(PoolConfig[int]{Workers: 4, Run: func(int) error { return nil }})
+	for start := time.Now(); time.Since(start) < 10*time.Second; {
+		p.Submit(0)
+		for p.Pending() > 0 {
+			runtime.Gosched()
+		}
+		p.mu.Lock()
+		if !p.lingering { // not yet, or not any more
+			p.mu.Unlock()
+			continue
+		}
+		lingerer := p.workers
+		p.queue.push(0) // as Submit does
+		p.pending.Add(1)
+		p.start()
+		if p.workers != lingerer || lingerer.next != nil {
+			t.Error("a further goroutine was started")
+		}
+		if !p.called.Load() {
+			t.Error("the worker that lingers was not called")
+		}
+		p.mu.Unlock()
+		drainWithin(t, p, time.Minute)
+		if p.called.Load() {
+			t.Error("the next one that lingers would not even start to")
+		}
+		return
+	}
+	t.Error("no worker ever lingers")
 }
 
 func TestSubmitFromRun(t *testing.T) {
@@ -757,7 +971,7 @@ func (j *job) check(hungAfter time.Duration) error {
 	}
 	took := j.end.Sub(j.start)
 	atLeast, atMost := 0, 0
-	if hungAfter > 0 && took > hungAfter {
+	if hungAfter > 0 && took > hungAfter*5/4 {
 		atLeast = 1
 	}
 	if hungAfter > 0 && took >= hungAfter {
@@ -893,6 +1107,16 @@ func TestEveryValueIsRunAndReportedExactlyOnce(t *testing.T) {
 					r.note(func() { j = r.newJob(t) })
 					r.pool.Submit(j)
 				},
+				"submit all": func(t *rapid.T) {
+					jobs := make([]*job, rapid.IntRange(0, 5).Draw(t, "jobs"))
+					synctest.Wait()
+					r.note(func() {
+						for n := range jobs {
+							jobs[n] = r.newJob(t)
+						}
+					})
+					r.pool.SubmitAll(jobs)
+				},
 				"time passes": func(t *rapid.T) {
 					pass(time.Duration(rapid.IntRange(1, 6).Draw(t, "half seconds")) * 500 * time.Millisecond)
 				},
@@ -966,7 +1190,11 @@ func TestConcurrentUseLosesNothing(t *testing.T) {
 	for s := range submitters {
 		wg.Go(func() {
 			for n := range each {
-				p.Submit(s*each + n)
+				if s%2 == 0 {
+					p.Submit(s*each + n)
+				} else {
+					p.SubmitAll([]int{s*each + n})
+				}
 				switch {
 				case n%100 == 0:
 					p.SetWorkers(1 + n/100)

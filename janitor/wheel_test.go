@@ -7,6 +7,7 @@ import (
 	"math"
 	"testing"
 	"time"
+	"unsafe"
 
 	"pgregory.net/rapid"
 )
@@ -18,6 +19,20 @@ type item struct {
 	at    time.Duration // where the model has it filed
 	filed bool
 	timer Timer[item]
+}
+
+func (i *item) place() *Timer[item] { return &i.timer }
+
+func (i *item) deadline(time.Duration) time.Duration { return i.at }
+
+func newWheel(tick time.Duration) *Wheel[item] {
+	return NewWheel(tick, (*item).place, (*item).deadline)
+}
+
+// file files i as its user would who keeps the deadline with it.
+func (i *item) file(w *Wheel[item], at time.Duration) {
+	i.at = at
+	w.File(i, at)
 }
 
 const year = 365 * 24 * time.Hour
@@ -81,7 +96,7 @@ func (m *model) isDue(i *item, now time.Duration) bool {
 
 func (m *model) file(i *item, at time.Duration) {
 	i.at, i.filed = at, true
-	m.wheel.File(&i.timer, i, at)
+	m.wheel.File(i, at)
 }
 
 // due calls Due once and checks what it returns.
@@ -112,7 +127,7 @@ func (m *model) due(t *rapid.T, limit int) (due []*item, more bool) {
 // settle calls Due until there is no more, and checks that nothing is late. In
 // between others may file, but not for now.
 func (m *model) settle(t *rapid.T, limit int, between func()) {
-	calls := 2*len(m.items)*levels + 1 // each moves down once per level at most, and may be filed again
+	calls := 3*len(m.items)*levels + 1 // each moves down once per level at most; it may be touched, and filed again
 	for more := true; more; calls-- {
 		if calls == 0 {
 			t.Fatal("Due does not come to an end")
@@ -157,7 +172,7 @@ func (m *model) check(t *rapid.T) {
 
 func newModel(t *rapid.T) *model {
 	m := &model{tick: rapid.SampledFrom(someTicks).Draw(t, "tick")}
-	m.wheel = NewWheel[item](m.tick)
+	m.wheel = newWheel(m.tick)
 	m.items = make([]*item, rapid.IntRange(1, 40).Draw(t, "items"))
 	for n := range m.items {
 		m.items[n] = &item{id: n}
@@ -182,9 +197,23 @@ func TestNeverEarlyAtMostOneTickLateNothingLostNothingTwice(t *testing.T) {
 				m.file(m.draw(t), m.now-durations.Draw(t, "ago"))
 			},
 			"file never": func(t *rapid.T) { m.file(m.draw(t), math.MaxInt64) },
+			"touch without telling": func(t *rapid.T) {
+				i := m.draw(t)
+				i.at = plus(max(i.at, 0), durations.Draw(t, "by"))
+			},
+			"touch for ever": func(t *rapid.T) { m.draw(t).at = math.MaxInt64 },
+			"touch within the tick of now": func(t *rapid.T) {
+				i := m.draw(t)
+				i.at = max(i.at, plus(m.now, time.Duration(rapid.Int64Range(0, int64(m.tick)-1).Draw(t, "by"))))
+			},
+			"file for a look before the deadline": func(t *rapid.T) {
+				i := m.draw(t)
+				i.filed = true
+				m.wheel.File(i, max(i.at, 0)-durations.Draw(t, "early"))
+			},
 			"cancel": func(t *rapid.T) {
 				i := m.draw(t)
-				if m.wheel.Cancel(&i.timer) != i.filed {
+				if m.wheel.Cancel(i) != i.filed {
 					t.Fatalf("Cancel of item %d says %v", i.id, !i.filed)
 				}
 				if i.filed = false; i.timer != (Timer[item]{}) {
@@ -262,11 +291,11 @@ func TestNextIsExactUnlessSomethingWasCancelled(t *testing.T) {
 
 // Cancelling costs at most one idle wake-up, not one for each tick or level.
 func TestNextImprovesAfterAnIdleWakeUp(t *testing.T) {
-	w := NewWheel[item](time.Millisecond)
+	w := newWheel(time.Millisecond)
 	var gone, stays item
-	w.File(&gone.timer, &gone, time.Hour)
-	w.File(&stays.timer, &stays, time.Hour+time.Minute) // in the same slot
-	w.Cancel(&gone.timer)
+	gone.file(w, time.Hour)
+	stays.file(w, time.Hour+time.Minute) // in the same slot
+	w.Cancel(&gone)
 	if next, _ := w.Next(); next != time.Hour {
 		t.Fatalf("the test needs both in one slot, Next is %v", next)
 	}
@@ -280,14 +309,14 @@ func TestNextImprovesAfterAnIdleWakeUp(t *testing.T) {
 
 func TestWorkIsProportionalToWhatIsDue(t *testing.T) {
 	const far, near = 100_000, 10
-	w := NewWheel[item](time.Millisecond)
+	w := newWheel(time.Millisecond)
 	items := make([]item, far+near)
 	for n := range items {
 		at := time.Hour + time.Duration(n)*777*time.Microsecond
 		if n >= far {
 			at = time.Duration(n) * 7 * time.Millisecond % time.Second
 		}
-		w.File(&items[n].timer, &items[n], at)
+		items[n].file(w, at)
 	}
 	var due []*item
 	for now := time.Duration(0); now < time.Hour; now += 10 * time.Millisecond {
@@ -326,16 +355,16 @@ func TestWorkIsProportionalToWhatIsDue(t *testing.T) {
 }
 
 func TestFilingAllocatesNothing(t *testing.T) {
-	w := NewWheel[item](time.Millisecond)
+	w := newWheel(time.Millisecond)
 	items := make([]item, 200)
 	due := make([]*item, 0, len(items))
 	now := time.Duration(0)
 	round := func() {
 		for n := range items {
-			w.File(&items[n].timer, &items[n], now+time.Millisecond<<(n%40))
+			items[n].file(w, now+time.Millisecond<<(n%40))
 		}
 		for n := 0; n < len(items); n += 3 {
-			w.Cancel(&items[n].timer)
+			w.Cancel(&items[n])
 		}
 		now += 123_457 * time.Microsecond
 		due, _ = w.Due(now, len(items), due[:0])
@@ -349,26 +378,139 @@ func TestFilingAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestTimerIsTwoWords(t *testing.T) {
+	if got, want := unsafe.Sizeof(Timer[item]{}), 2*unsafe.Sizeof(uintptr(0)); got != want {
+		t.Errorf("a Timer has %d bytes, want %d", got, want)
+	}
+}
+
+// An element that is due later in the same tick as now waits for the next tick.
+func TestDeadlineLaterInTheTickOfNow(t *testing.T) {
+	w := newWheel(time.Second)
+	i := item{at: 9700 * time.Millisecond}
+	w.File(&i, 0) // for a look
+	for _, now := range []time.Duration{9 * time.Second, 9500 * time.Millisecond, 9800 * time.Millisecond} {
+		if due, more := w.Due(now, 10, nil); len(due) != 0 || more || w.Len() != 1 {
+			t.Fatalf("at %v %d came out, more: %v, %d are left", now, len(due), more, w.Len())
+		}
+		if next, ok := w.Next(); next != 10*time.Second || !ok {
+			t.Fatalf("at %v Next is %v, %v", now, next, ok)
+		}
+	}
+	if due, _ := w.Due(10*time.Second, 10, nil); len(due) != 1 {
+		t.Fatalf("%d came out in the end", len(due))
+	}
+}
+
+func TestNeverIsFarAway(t *testing.T) {
+	for _, tick := range someTicks {
+		w := newWheel(tick)
+		filed, touched := new(item), new(item)
+		filed.file(w, math.MaxInt64)
+		touched.file(w, time.Hour)
+		touched.at = math.MaxInt64
+		for _, now := range []time.Duration{time.Hour, 100 * year, 280 * year} {
+			if due, more := w.Due(now+tick, 2*levels, nil); len(due) != 0 || more || w.Len() != 2 {
+				t.Fatalf("tick %v: at %v %d came out, more: %v, %d are left", tick, now, len(due), more, w.Len())
+			}
+			if next, ok := w.Next(); next < 285*year || !ok {
+				t.Fatalf("tick %v: at %v Next is %v, %v", tick, now, next, ok)
+			}
+		}
+	}
+}
+
+// An element that is touched all the time costs moves for each time that it is
+// filed, not for each time that it is touched.
+func TestTouchingCostsNothing(t *testing.T) {
+	const idle, hours = 30 * time.Minute, 10
+	w := newWheel(time.Millisecond)
+	items := make([]item, 1000)
+	for n := range items {
+		items[n].file(w, idle+time.Duration(n)*time.Second)
+	}
+	for now := time.Duration(0); now < hours*time.Hour; now += time.Second {
+		for n := range items {
+			items[n].at = now + idle
+		}
+		if due, more := w.Due(now, len(items), nil); len(due) != 0 || more {
+			t.Fatalf("at %v %d came out, more: %v", now, len(due), more)
+		}
+	}
+	// Half an hour at 1 ms has four digits.
+	if most := len(items) * int(hours*time.Hour/idle) * 4; w.moves > most {
+		t.Errorf("moved %d times, want at most %d", w.moves, most)
+	}
+}
+
+// A million that share a slot do not hold the caller's lock for long, whether
+// they are due or were touched.
+func TestManyInOneSlotComeInBatches(t *testing.T) {
+	const limit = 100
+	w := newWheel(time.Millisecond)
+	items := make([]item, 100_000)
+	for n := range items {
+		items[n].file(w, time.Hour)
+		if n%2 == 0 {
+			items[n].at = 2 * time.Hour
+		}
+	}
+	var due []*item
+	for calls, more := 1, true; more; calls++ {
+		before := w.moves
+		if due, more = w.Due(time.Hour, limit, due); w.moves > before+limit || calls > len(items)/limit {
+			t.Fatalf("call %d moved %d", calls, w.moves-before)
+		}
+	}
+	if len(due) != len(items)/2 || w.Len() != len(items)/2 {
+		t.Errorf("%d came out, %d are left", len(due), w.Len())
+	}
+}
+
+func TestPanicOfDeadlineLosesNothing(t *testing.T) {
+	w := NewWheel(time.Second, (*item).place, func(i *item, _ time.Duration) time.Duration {
+		if i.id == 1 {
+			panic("deadline")
+		}
+		return i.at
+	})
+	bad, good := &item{id: 1}, &item{id: 2}
+	bad.file(w, 0)
+	good.file(w, 0)
+	due := func() (due []*item) {
+		defer func() { _ = recover() }()
+		due, _ = w.Due(0, 10, nil)
+		return due
+	}
+	if due(); w.Len() < 1 || !bad.timer.Filed() {
+		t.Fatalf("%d are left, the bad one is filed: %v", w.Len(), bad.timer.Filed())
+	}
+	bad.id = 0
+	if due(); w.Len() != 0 {
+		t.Errorf("%d are left in the end", w.Len())
+	}
+}
+
 func TestEveryDurationCanBeFiled(t *testing.T) {
 	for _, tick := range someTicks {
-		w := NewWheel[item](tick)
+		w := newWheel(tick)
 		for _, at := range []time.Duration{math.MinInt64, -1, 0, 1, math.MaxInt64 - 1, math.MaxInt64} {
 			var i item
-			w.File(&i.timer, &i, at)
+			i.file(w, at)
 			next, ok := w.Next()
 			if !ok || next < at || next < 0 {
 				t.Errorf("tick %v: filed at %v, Next is %v, %v", tick, at, next, ok)
 			}
-			w.Cancel(&i.timer)
+			w.Cancel(&i)
 		}
 	}
 }
 
 func TestDueMakesProgressWhateverTheLimit(t *testing.T) {
-	w := NewWheel[item](time.Second)
+	w := newWheel(time.Second)
 	for _, limit := range []int{1, 0, -1, math.MinInt} {
 		var i item
-		w.File(&i.timer, &i, 0)
+		i.file(w, 0)
 		if due, more := w.Due(0, limit, nil); len(due) != 1 || due[0] != &i || more {
 			t.Errorf("limit %d: %d came out, more: %v", limit, len(due), more)
 		}
@@ -383,7 +525,24 @@ func TestWheelNeedsAPositiveTick(t *testing.T) {
 					t.Errorf("a tick of %v was accepted", tick)
 				}
 			}()
-			NewWheel[item](tick)
+			newWheel(tick)
+		}()
+	}
+}
+
+func TestWheelNeedsItsFunctions(t *testing.T) {
+	for n := range 2 {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("a wheel without its functions was accepted")
+				}
+			}()
+			if n == 0 {
+				NewWheel(time.Second, nil, (*item).deadline)
+			} else {
+				NewWheel(time.Second, (*item).place, nil)
+			}
 		}()
 	}
 }

@@ -16,20 +16,21 @@ func Example() {
 		name string
 	}
 	pages := make(map[string]*page)
-	var byUse lru.List[page]
+	byUse := lru.New(func(p *page) *lru.Hook[page] { return &p.hook })
 
 	visit := func(name string) {
-		p, ok := pages[name]
-		if !ok {
-			if byUse.Len() == 2 {
-				old := byUse.RemoveOldest()
-				delete(pages, old.name)
-				fmt.Println(old.name, "leaves")
-			}
-			p = &page{name: name}
-			pages[name] = p
+		if p, ok := pages[name]; ok {
+			byUse.Touch(p)
+			return
 		}
-		byUse.Push(&p.hook, p)
+		if byUse.Len() == 2 {
+			old := byUse.RemoveOldest()
+			delete(pages, old.name)
+			fmt.Println(old.name, "leaves")
+		}
+		p := &page{name: name}
+		pages[name] = p
+		byUse.Push(p)
 	}
 
 	visit("home")
@@ -51,14 +52,13 @@ func ExampleList_All() {
 		hook lru.Hook[job]
 		id   int
 	}
-	var jobs lru.List[job]
+	jobs := lru.New(func(j *job) *lru.Hook[job] { return &j.hook })
 	for id := range 6 {
-		j := &job{id: id}
-		jobs.Push(&j.hook, j)
+		jobs.Push(&job{id: id})
 	}
 	for j := range jobs.All() {
 		if j.id%2 == 0 {
-			jobs.Remove(&j.hook)
+			jobs.Remove(j)
 		}
 	}
 	for j := range jobs.All() {

@@ -7,6 +7,7 @@ import (
 	"container/list"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"pgregory.net/rapid"
 
@@ -18,11 +19,13 @@ type item struct {
 	id   int
 }
 
+func hookOf(it *item) *lru.Hook[item] { return &it.hook }
+
 func pushNew(l *lru.List[item], n int) []*item {
 	items := make([]*item, n)
 	for i := range items {
 		items[i] = &item{id: i}
-		l.Push(&items[i].hook, items[i])
+		l.Push(items[i])
 	}
 	return items
 }
@@ -47,12 +50,12 @@ func expectOrder(t interface {
 	if l.Len() != len(want) {
 		t.Fatalf("Len() = %d, want %d", l.Len(), len(want))
 	}
-	var oldest, newest *item
+	var oldest *item
 	if len(want) > 0 {
-		oldest, newest = want[0], want[len(want)-1]
+		oldest = want[0]
 	}
-	if l.Oldest() != oldest || l.Newest() != newest {
-		t.Fatalf("the ends are wrong, order is %v", ids(want))
+	if l.Oldest() != oldest {
+		t.Fatalf("the oldest is wrong, order is %v", ids(want))
 	}
 }
 
@@ -101,7 +104,8 @@ func TestListDoesWhatContainerListDoes(t *testing.T) {
 		const nLists = 3
 		lists := make([]lru.List[item], nLists)
 		ref := reference{places: make(map[*item]place)}
-		for range lists {
+		for l := range lists {
+			lists[l] = lru.New(hookOf)
 			ref.lists = append(ref.lists, list.New())
 		}
 		items := make([]*item, rapid.IntRange(1, 8).Draw(t, "items"))
@@ -114,26 +118,25 @@ func TestListDoesWhatContainerListDoes(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
 				l, it := drawList(t), drawItem(t)
-				lists[l].Push(&it.hook, it)
+				for was := range lists {
+					if ref.places[it].list == ref.lists[was] {
+						lists[was].Remove(it)
+					}
+				}
+				lists[l].Push(it)
 				ref.push(l, it)
 			},
 			"touch": func(t *rapid.T) {
 				l, it := drawList(t), drawItem(t)
-				want := ref.places[it].list == ref.lists[l]
-				if got := lists[l].Touch(&it.hook); got != want {
-					t.Fatalf("Touch = %v, want %v", got, want)
-				}
-				if want {
+				if ref.places[it].list == ref.lists[l] {
+					lists[l].Touch(it)
 					ref.push(l, it)
 				}
 			},
 			"remove": func(t *rapid.T) {
 				l, it := drawList(t), drawItem(t)
-				want := ref.places[it].list == ref.lists[l]
-				if got := lists[l].Remove(&it.hook); got != want {
-					t.Fatalf("Remove = %v, want %v", got, want)
-				}
-				if want {
+				if ref.places[it].list == ref.lists[l] {
+					lists[l].Remove(it)
 					ref.remove(it)
 				}
 			},
@@ -163,8 +166,8 @@ func TestListDoesWhatContainerListDoes(t *testing.T) {
 					if it.hook.Linked() != linked {
 						t.Fatalf("Linked() = %v, want %v", it.hook.Linked(), linked)
 					}
-					if got := it.hook.Elem(); linked && got != it || !linked && got != nil {
-						t.Fatalf("Elem() = %v of an item with Linked() = %v", got, linked)
+					if !linked && it.hook != (lru.Hook[item]{}) {
+						t.Fatal("a hook that is in no list holds a pointer")
 					}
 				}
 			},
@@ -173,34 +176,43 @@ func TestListDoesWhatContainerListDoes(t *testing.T) {
 }
 
 func TestRemovedHookKeepsNoPointer(t *testing.T) {
-	var l lru.List[item]
+	l := lru.New(hookOf)
 	items := pushNew(&l, 4)
-	l.Remove(&items[1].hook) // from the middle
-	l.Remove(&items[3].hook) // the newest
+	l.Remove(items[1]) // from the middle
+	l.Remove(items[3]) // the newest
 	l.RemoveOldest()
-	l.Remove(&items[2].hook) // the last one
+	l.Remove(items[2]) // the last one
 	for _, it := range items {
 		if it.hook != (lru.Hook[item]{}) {
 			t.Errorf("item %d: the hook is not zero after Remove", it.id)
 		}
 	}
-	if l != (lru.List[item]{}) {
-		t.Error("the emptied list is not zero")
+	if l.Oldest() != nil || l.Len() != 0 {
+		t.Error("the emptied list holds something")
 	}
 }
 
-func TestPushReplacesTheElement(t *testing.T) {
-	var l lru.List[item]
-	var h lru.Hook[item]
-	a, b := &item{id: 1}, &item{id: 2}
-	l.Push(&h, a)
-	l.Push(&h, b)
-	expectOrder(t, &l, []*item{b})
+func TestLinkedTellsALoneElement(t *testing.T) {
+	l := lru.New(hookOf)
+	it := pushNew(&l, 1)[0]
+	if !it.hook.Linked() {
+		t.Error("Linked() = false of the only element of a list")
+	}
+	l.Remove(it)
+	if it.hook.Linked() {
+		t.Error("Linked() = true of an element that was removed")
+	}
+}
+
+func TestHookIsTwoWords(t *testing.T) {
+	if got, want := unsafe.Sizeof(lru.Hook[item]{}), 2*unsafe.Sizeof(uintptr(0)); got != want {
+		t.Errorf("a Hook takes %d bytes, want %d", got, want)
+	}
 }
 
 func TestAllLetsTheYieldedElementGo(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var l, other lru.List[item]
+		l, other := lru.New(hookOf), lru.New(hookOf)
 		want := pushNew(&l, rapid.IntRange(0, 8).Draw(t, "items"))
 		var seen, stayed, moved []*item // moved: to the newest end, or pushed there
 		for it := range l.All() {
@@ -212,12 +224,13 @@ func TestAllLetsTheYieldedElementGo(t *testing.T) {
 			case "keep":
 				stayed = append(stayed, it)
 			case "touch":
-				l.Touch(&it.hook)
+				l.Touch(it)
 				moved = append(moved, it)
 			case "remove":
-				l.Remove(&it.hook)
+				l.Remove(it)
 			case "move away":
-				other.Push(&it.hook, it)
+				l.Remove(it)
+				other.Push(it)
 			case "push a new one":
 				stayed = append(stayed, it)
 				moved = append(moved, pushNew(&l, 1)...)
@@ -231,7 +244,7 @@ func TestAllLetsTheYieldedElementGo(t *testing.T) {
 }
 
 func TestAllStopsWhenTheLoopDoes(t *testing.T) {
-	var l lru.List[item]
+	l := lru.New(hookOf)
 	items := pushNew(&l, 3)
 	var seen []*item
 	for it := range l.All() {
@@ -246,19 +259,20 @@ func TestAllStopsWhenTheLoopDoes(t *testing.T) {
 }
 
 func TestNothingIsAllocated(t *testing.T) {
-	var l, other lru.List[item]
+	l, other := lru.New(hookOf), lru.New(hookOf)
 	items := make([]item, 8)
 	allocs := testing.AllocsPerRun(100, func() {
 		for i := range items {
-			l.Push(&items[i].hook, &items[i])
+			l.Push(&items[i])
 		}
 		for i := range items {
-			l.Touch(&items[i].hook)
+			l.Touch(&items[i])
 		}
 		l.Rotate()
-		other.Push(&items[0].hook, &items[0])
-		for i := range items {
-			l.Remove(&items[i].hook)
+		l.Remove(&items[0])
+		other.Push(&items[0])
+		for i := range items[1:] {
+			l.Remove(&items[i+1])
 		}
 		other.RemoveOldest()
 	})

@@ -46,6 +46,7 @@ func newCallError(err error) *callError {
 func classify(err error) *callError {
 	for _, known := range []callError{
 		{codes.ResourceExhausted, "no place for another session", layover.ErrFull},
+		{codes.ResourceExhausted, "too many calls use sessions", layover.ErrLeaseLimit},
 		{codes.Unavailable, "the server takes no new sessions", layover.ErrDraining},
 		{codes.Unavailable, "the server is shutting down", layover.ErrShutdown},
 		{codes.Unavailable, "the session store failed", errStore},

@@ -134,7 +134,7 @@ func TestCloseSessionDuringAnotherCallRetires(t *testing.T) {
 // no later one.
 func TestLifetimeRetires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newStore(t, layover.WithIdleTimeout(time.Hour), layover.WithLifetime(time.Hour))
+		store := newStore(t, layover.WithIdleTimeout(time.Hour), layover.WithLifetime(time.Hour), layover.WithMaxLeaseAge(0))
 		var read string
 		e := serveInBubble(t, stateful(store), &sqlServer{statements: map[string]statement{
 			"two hours": func(ctx context.Context, s session.ServerSession) error {
@@ -266,7 +266,7 @@ func TestCanceledCallGivesItsLeaseBack(t *testing.T) {
 				t.Errorf("%d leases are out", n)
 			}
 		}
-		wait(layover.DefaultEmptyTimeout + layover.Tick)
+		wait(layover.DefaultEmptyTimeout + late)
 		if st := store.Stats(); st.Live != 0 || st.Closed != 2 {
 			t.Errorf("%+v", st)
 		}
@@ -315,7 +315,7 @@ func TestConcurrentFirstCallsLeaveOneSession(t *testing.T) {
 		if st := store.Stats(); st.Live != 16 || st.Confirmed != 1 {
 			t.Errorf("after 16 first calls and a second one: %+v", st)
 		}
-		wait(layover.DefaultEmptyTimeout + layover.Tick)
+		wait(layover.DefaultEmptyTimeout + late)
 		if st := store.Stats(); st.Live != 1 || st.Confirmed != 1 || st.Ended[layover.ReasonUnconfirmed] != 15 {
 			t.Errorf("after the unconfirmed timeout: %+v", st)
 		}
@@ -427,7 +427,7 @@ func TestHundredThousandCallsWithoutCookies(t *testing.T) {
 		if st := store.Stats(); st.Live > most || st.Peak > most || st.Created != calls {
 			t.Errorf("after the calls: %+v", st)
 		}
-		wait(layover.DefaultEmptyTimeout + layover.Tick)
+		wait(layover.DefaultEmptyTimeout + late)
 		if st := store.Stats(); st.Live != 0 || st.Closed != calls {
 			t.Errorf("after the unconfirmed timeout: %+v", st)
 		}
@@ -460,7 +460,7 @@ func TestThousandsOfCallsWithoutCookiesOverGRPC(t *testing.T) {
 		if st := store.Stats(); st.Created != clients*each || st.Peak > most || leases(store) != 0 {
 			t.Errorf("after the calls: %+v", st)
 		}
-		wait(layover.DefaultHoldingTimeout + layover.Tick)
+		wait(layover.DefaultHoldingTimeout + late)
 		if st := store.Stats(); st.Live != 0 || st.Closed != clients*each {
 			t.Errorf("after the longer unconfirmed timeout: %+v", st)
 		}

@@ -152,7 +152,7 @@ func TestUsersOwnTypes(t *testing.T) {
 				c.must(closeSession)
 			}
 		}
-		wait(layover.DefaultIdleTimeout)
+		wait(layover.DefaultIdleTimeout + late)
 		for i, s := range made {
 			if s.closes != 1 {
 				t.Errorf("session %d was closed %d times", i+1, s.closes)

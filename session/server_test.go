@@ -457,6 +457,9 @@ func stateful(store session.SessionStore, opts ...session.StatefulSessionManager
 	return session.NewServerSessionMiddleware(manager, session.WithLogger(nil))
 }
 
+// late is by how much a session may outlive its idle timeout, if it is long.
+const late = time.Second + layover.Tick
+
 // wait lets the bubble's clock run, and whatever is due with it.
 func wait(d time.Duration) {
 	<-time.After(d)

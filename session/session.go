@@ -46,8 +46,8 @@ func NewSessionContext(ctx context.Context, session ServerSession) context.Conte
 //
 // The error is [ErrNoSession] itself outside the middleware. Inside, it says
 // why the call could get no session: it carries a gRPC status, fit to be
-// returned to the client, and matches [layover.ErrFull], [layover.ErrDraining]
-// or [layover.ErrShutdown] where that is the cause.
+// returned to the client, and matches [layover.ErrFull], [layover.ErrLeaseLimit],
+// [layover.ErrDraining] or [layover.ErrShutdown] where that is the cause.
 func GetSessionFromContext(ctx context.Context) (ServerSession, error) {
 	if s, err := apache.GetSessionFromContext(ctx); err == nil {
 		return s, nil

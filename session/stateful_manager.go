@@ -106,7 +106,7 @@ func (m *StatefulServerSessionManager) add(ctx context.Context, s ServerSession)
 		}
 		return m.store.Put(s)
 	}
-	l, err := store.Add(ctx, s, layover.Origin{})
+	l, err := store.Add(ctx, s, layover.Origin{Source: sourceOf(ctx)})
 	if err == nil && l == nil {
 		return errors.New("the store returned no lease")
 	}

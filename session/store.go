@@ -281,6 +281,9 @@ func (s *ExpiringSessionStore) Len() int { return s.store.Len() }
 // Stats returns the store's counters.
 func (s *ExpiringSessionStore) Stats() layover.Stats { return s.store.Stats() }
 
+// Check looks for contradictions in the store, see [layover.Store.Check].
+func (s *ExpiringSessionStore) Check() error { return s.store.Check() }
+
 // Explain tells when and why a session ended, see [layover.Store.Explain].
 func (s *ExpiringSessionStore) Explain(f layover.Fingerprint) (layover.Event, bool) {
 	return s.store.Explain(f)

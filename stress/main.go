@@ -186,7 +186,11 @@ func observe(ctx context.Context, store *session.ExpiringSessionStore, w *watch,
 		case <-tick.C:
 		}
 		now := make(chan layover.Stats, 1)
-		go func() { now <- store.Stats() }()
+		go func() {
+			err := store.Check()
+			w.expect(sound, err == nil, "the store contradicts itself: %v", err)
+			now <- store.Stats()
+		}()
 		select {
 		case stats = <-now:
 		case <-time.After(answerTime):

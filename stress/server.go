@@ -53,6 +53,7 @@ func startServer(c config, w *watch) (*server, error) {
 		layover.WithLifetime(c.lifetime()),
 		layover.WithUnconfirmedTimeouts(c.empty(), c.holding()),
 		layover.WithMaxSessions(c.max),
+		layover.WithSourceShare(1), // all clients are on this host
 		layover.WithObserver(w.observe),
 		layover.WithLogger(nil),
 	)

@@ -28,6 +28,7 @@ const (
 	own
 	explained
 	answered
+	sound
 	clean
 	promises
 )
@@ -48,6 +49,7 @@ var promiseTexts = [promises]string{
 	own:        "every call sees its own session and the options that were set in it",
 	explained:  "a client loses its session only for a reason that the store explains",
 	answered:   "every call is answered, as the protocol has it",
+	sound:      "index, counts, eviction order and timers tell the same of every session",
 	clean:      "after the shutdown nothing is left",
 }
 

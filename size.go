@@ -1,0 +1,47 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layover
+
+import "github.com/c8e4ff29/layover/eviction"
+
+func (s *Store[S]) sizeOf(e *entry[S]) int64 {
+	s.lock()
+	defer s.ledger.mu.Unlock()
+	return e.size()
+}
+
+// setSize has e take n bytes. A session in use does not make room itself.
+func (s *Store[S]) setSize(e *entry[S], n int64) error {
+	l := &s.ledger
+	s.lock()
+	defer s.unlock()
+	if !e.flag(placed) {
+		return nil // killed: it takes nothing any more
+	}
+	c, more := s.config.Load(), n-e.size()
+	if more > 0 && !s.room(c, s.clock.now(), e.source, 0, more) {
+		l.counts.refused++
+		return ErrFull
+	}
+	l.resize(e, n-e.size(), e.counted())
+	l.over.Store(l.exceeds(c))
+	return nil
+}
+
+// resize counts more bytes for e. While it is live and takes any, it may have to
+// leave for those who want some.
+func (l *ledger[S]) resize(e *entry[S], more int64, c eviction.Class) {
+	if more == 0 {
+		return
+	}
+	x := e.extras()
+	e.source.weighed().Extra += int(more)
+	if x.size+more == 0 {
+		l.sized.Remove(e)
+	} else if x.size == 0 && e.flag(listed) {
+		l.sized.Insert(e, c)
+	}
+	x.size += more
+	l.bytes += more
+}
