@@ -1,0 +1,83 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"runtime"
+	"slices"
+	"time"
+)
+
+// memory fills a peer with a million entries, and removes them again. Keys and
+// values exist before: what the heap grows by is overhead. There is a twentieth
+// more room than needed, so that nobody evicts.
+//
+//   - overhead: bytes for each entry that can be found
+//   - kept: bytes for each entry once all are removed
+//   - gc: milliseconds of a full garbage collection, beyond that of keys and
+//     values alone
+//   - live: share of the entries that can be found, in percent
+func memory(s *subject, j job) (metrics, error) {
+	n := j.Sizes.Million
+	keys, values, b := uuids(n), make([]value, n), newBooks()
+	empty, gcEmpty := heap()
+
+	p, err := s.open(n+n/20+100, hour)
+	if err != nil {
+		return nil, err
+	}
+	for i, k := range keys {
+		values[i].books = b
+		for range 100 {
+			if p.put(k, "", &values[i]) {
+				break
+			}
+			p.settle()
+		}
+	}
+	p.settle()
+	filled, gcFilled := heap()
+	var live int64
+	for _, k := range keys {
+		if p.get(k) {
+			live++
+		}
+	}
+
+	for i, k := range keys {
+		p.remove(k)
+		if i%1000 == 0 {
+			p.settle()
+		}
+	}
+	p.settle()
+	b.wait(int64(n), 2*time.Second, time.Minute)
+	removed, _ := heap()
+
+	m := metrics{
+		"overhead": (filled - empty) / float64(max(1, live)),
+		"kept":     max(0, (removed-empty)/float64(n)),
+		"gc":       max(0, gcFilled-gcEmpty),
+		"live":     percent(live, int64(n)),
+	}
+	b.verdict(int64(n), m)
+	runtime.KeepAlive(keys)
+	runtime.KeepAlive(values)
+	return m, p.close()
+}
+
+// heap returns the bytes that survive garbage collection, and the median of how
+// many milliseconds one takes. It takes more than one until pools are empty.
+func heap() (bytes, ms float64) {
+	times := make([]float64, 5)
+	for i := range times {
+		began := time.Now()
+		runtime.GC()
+		times[i] = time.Since(began).Seconds() * 1000
+	}
+	slices.Sort(times)
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc), times[len(times)/2]
+}
