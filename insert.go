@@ -17,7 +17,8 @@ type Origin struct {
 	Source string
 
 	// Size is how many bytes the session takes, by the caller's reckoning, see
-	// [WithMaxBytes] and [Lease.SetSize]. It must not be negative.
+	// [WithMaxBytes] and [Lease.SetSize]. It must be neither negative nor more
+	// than a tebibyte.
 	Size int64
 
 	// Holds says that the session holds something from the start, see
@@ -62,7 +63,7 @@ func (s *Store[S]) Put(id string, v S, o Origin) error {
 }
 
 func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) (*entry[S], error) {
-	if id == "" || isNil(v) || o.Size < 0 {
+	if id == "" || isNil(v) || !sane(o.Size) {
 		return nil, ErrInvalid
 	}
 	if err := s.letClosersBreathe(id, replace); err != nil {

@@ -106,7 +106,8 @@ func TestWhatCannotFitEvictsNobody(t *testing.T) {
 	s := open(t, WithMaxBytes(100))
 	addSized(t, s, "a", Origin{Size: 50}).Release()
 	wantErr(t, s.Put("b", new(conn), Origin{Size: 101}), ErrFull)
-	wantErr(t, s.Put("b", new(conn), Origin{Size: 1 << 62}), ErrFull)
+	wantErr(t, s.Put("b", new(conn), Origin{Size: 1 << 40}), ErrFull)
+	wantErr(t, s.Put("b", new(conn), Origin{Size: 1<<40 + 1}), ErrInvalid)
 	wantErr(t, s.Put("b", new(conn), Origin{Size: -1}), ErrInvalid)
 	wantLive(t, s, "a")
 }

@@ -6,6 +6,7 @@ package layover
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,7 +17,7 @@ func TestDefaults(t *testing.T) {
 	c, err := newConfig(nil)
 	must(t, err)
 	if c.idle != time.Hour || c.lifetime != 24*time.Hour || c.empty != time.Minute || c.holding != 30*time.Minute ||
-		c.max != 65536 || c.closers != 16 || c.hungClose != 30*time.Second || c.remembered != 16384 ||
+		c.max != 65536 || c.maxBytes != 256<<20 || c.maxLeases != 256 || c.sourceShare != 0.5 || c.longestLease() != c.lifetime || c.closers != 16 || c.hungClose != 30*time.Second || c.remembered != 16384 ||
 		c.whenFull != EvictUnconfirmed || c.observer != nil || c.logger == nil || len(c.key) < minFingerprintKey {
 		t.Errorf("defaults changed: %+v", *c)
 	}
@@ -47,6 +48,13 @@ func TestOptionErrorsSayWhatToChange(t *testing.T) {
 		{"empty without a timeout of its own, holding with one", []Option{WithUnconfirmedTimeouts(0, time.Minute)}, []string{"1h0m0s", "1m0s", "outlive"}},
 		{"the same, but the idle timeout is shorter anyway", []Option{WithIdleTimeout(time.Second), WithUnconfirmedTimeouts(0, time.Minute)}, nil},
 		{"negative maximum", []Option{WithMaxSessions(-3)}, []string{"-3", "zero for no maximum"}},
+		{"negative bytes", []Option{WithMaxBytes(-3)}, []string{"-3 bytes", "zero for no maximum"}},
+		{"negative leases", []Option{WithMaxLeases(-1)}, []string{"-1 leases", "1 to 65535"}},
+		{"too many leases", []Option{WithMaxLeases(65536)}, []string{"65536 leases", "1 to 65535"}},
+		{"more than all", []Option{WithSourceShare(1.5)}, []string{"1.5", "0 to 1"}},
+		{"no number", []Option{WithSourceShare(math.NaN())}, []string{"NaN", "0 to 1"}},
+		{"negative age of a lease", []Option{WithMaxLeaseAge(-1)}, []string{"maximum age of a lease", "negative"}},
+		{"zero for none of the limits", []Option{WithMaxBytes(0), WithMaxLeases(0), WithSourceShare(0), WithMaxLeaseAge(0)}, nil},
 		{"unknown policy", []Option{WithWhenFull(77)}, []string{"WhenFull(77)"}},
 		{"full for ever", []Option{WithWhenFull(KeepConfirmed), WithIdleTimeout(0), WithLifetime(0)}, []string{"KeepConfirmed", "for ever", "EvictUnconfirmed"}},
 		{"kept, but with a lifetime", []Option{WithWhenFull(KeepConfirmed), WithIdleTimeout(0)}, nil},

@@ -5,6 +5,10 @@ package layover
 
 import "github.com/c8e4ff29/layover/eviction"
 
+// sane reports whether a session may say that it takes n bytes: sums of such
+// numbers do not overflow.
+func sane(n int64) bool { return n >= 0 && n <= 1<<40 }
+
 func (s *Store[S]) sizeOf(e *entry[S]) int64 {
 	s.lock()
 	defer s.ledger.mu.Unlock()
