@@ -28,8 +28,7 @@ func TestTheCoarseClockIsNeverBehindAndAtMostOneResolutionAhead(t *testing.T) {
 			c, cfg := openClock(t, idle)
 			r := rand.New(rand.NewPCG(1, uint64(idle)))
 			for range 5000 {
-				time.Sleep(time.Duration(r.Int64N(int64(3 * cfg.resolution)))) //nolint:forbidigo // a bubble's clock
-				synctest.Wait()
+				pass(time.Duration(r.Int64N(int64(3 * cfg.resolution))))
 				ahead := c.soon().duration() - c.now()
 				if ahead < 0 || ahead >= cfg.resolution+time.Millisecond {
 					t.Fatalf("%v: the clock is %v ahead", cfg.resolution, ahead)

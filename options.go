@@ -170,8 +170,9 @@ func WithObserver(f func(Event)) Option { return func(c *config) { c.observer = 
 // WithLogger sets where the store explains itself: the ends of sessions at
 // level Info (those evicted or killed at Warn), at most one line a second for
 // each reason with the number of sessions that it stands for; and what fails in
-// closers and observers at Error, limited alike. Lines contain fingerprints,
-// never IDs. Default [slog.Default]; nil: no log.
+// closers and observers, and leases that nobody gave back, at Error, limited
+// alike. Lines contain fingerprints, never IDs. Default [slog.Default]; nil: no
+// log.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *config) { c.logger = l }
 }
