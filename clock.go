@@ -146,6 +146,9 @@ func (c *clock) adopt(cfg *config) {
 	defer c.mu.Unlock()
 	c.resolution.Store(int64(cfg.resolution))
 	c.longest = max(c.longest, cfg.longestIdle)
+	if told := stamp(c.bound.Load() >> 1); told >= 0 && told.duration() < c.now() { // its tick is overdue
+		c.noteLate(c.now(), lateTick{told, stampOf(c.now())})
+	}
 	c.bound.Store(parked)
 	c.timer.Stop()
 }

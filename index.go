@@ -75,7 +75,7 @@ func (x *index[S]) get(hash uint64, id string) *entry[S] {
 		return nil
 	}
 	buckets, tag := *table, tagOf(hash)
-	for i := hash; ; i++ {
+	for i := hash; i-hash < uint64(len(buckets)); i++ { // all may have been passed
 		b := &buckets[i&uint64(len(buckets)-1)]
 		tags := b.tags.Load()
 		for m := having(tags, tag); m != 0; m &= m - 1 {
@@ -87,6 +87,7 @@ func (x *index[S]) get(hash uint64, id string) *entry[S] {
 			return nil
 		}
 	}
+	return nil
 }
 
 func (x *index[S]) find(id string) *entry[S] { return x.get(x.hash(id), id) }
@@ -149,7 +150,7 @@ func (x *index[S]) replace(hash uint64, old, e *entry[S]) {
 
 // seek returns where e is, and how far from its hash; no bucket if it is not in.
 func seek[S Session](buckets []bucket[S], hash uint64, e *entry[S]) (b *bucket[S], slot int, at uint64) {
-	for at = hash; len(buckets) > 0; at++ {
+	for at = hash; at-hash < uint64(len(buckets)); at++ {
 		b = &buckets[at&uint64(len(buckets)-1)]
 		for slot = range b.slots {
 			if b.slots[slot].Load() == e {

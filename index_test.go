@@ -6,6 +6,7 @@ package layover
 import (
 	"fmt"
 	"math/bits"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -95,6 +96,28 @@ func TestAnOverfullBucketLosesNobody(t *testing.T) {
 		if x.get(hash, e.id) != nil || x.get(hash, all[n-1].id) == nil {
 			t.Fatalf("after the removal of %d, it or the last one is wrong", i)
 		}
+	}
+}
+
+// Every bucket of a table can have been passed by somebody who is still there.
+func TestASearchEndsThoughAllBucketsHaveBeenPassed(t *testing.T) {
+	x := newIndex[*conn]()
+	buckets := make([]bucket[*conn], 2)
+	for i := range buckets {
+		buckets[i].tags.Store(passedUnit)
+	}
+	x.parts[7].table.Store(&buckets)
+	const hash = 0x0700_0000_0000_0000
+	if x.get(hash, "absent") != nil {
+		t.Error("found")
+	}
+	x.remove(hash, new(entry[*conn]))
+}
+
+func TestALongChurnEnds(t *testing.T) {
+	s := open(t, WithMaxSessions(3000))
+	for i := range 500_000 {
+		must(t, s.Put(strconv.Itoa(i), new(conn), Origin{}))
 	}
 }
 

@@ -195,10 +195,22 @@ func (s *Store[S]) roomToReplace(c *config, now time.Duration, old *entry[S], st
 	if st.busy() || s.ledger.excessPlaces(c) { // its place does not become free
 		sessions = 1
 	}
-	if !st.busy() {
-		size -= old.size()
+	if st.busy() {
+		return s.room(c, now, from, sessions, size)
 	}
-	return s.room(c, now, from, sessions, size)
+	if c.maxBytes > 0 && size > c.maxBytes {
+		return false
+	}
+	if old.size() > 0 { // it is not to make room itself: if there is none, it stays
+		sized := s.ledger.sized
+		sized.Remove(old)
+		defer func() {
+			if old.flag(listed) {
+				sized.Insert(old, old.counted())
+			}
+		}()
+	}
+	return s.room(c, now, from, sessions, size-old.size())
 }
 
 // same reports whether a and b are one session.

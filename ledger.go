@@ -196,7 +196,7 @@ func (s *Store[S]) delist(c *config, e *entry[S], st state, now time.Duration) {
 	}
 	l.retired[e] = struct{}{}
 	e.source.places.Extra++
-	s.file(e, s.lookAt(e, now))
+	s.file(e, s.look(e, now)) // which may be later than before: the leases age from now on
 }
 
 // vacate frees e's place and has it closed.
@@ -261,8 +261,17 @@ func (s *Store[S]) room(c *config, now time.Duration, from *source[S], sessions 
 			return false
 		}
 	}
+	return s.roomForBytes(c, now, from, bytes)
+}
+
+// roomForBytes evicts until so many more fit. With them, the source weighs what
+// it then will, lest it push out those that take less.
+func (s *Store[S]) roomForBytes(c *config, now time.Duration, from *source[S], bytes int64) bool {
+	l, w := &s.ledger, from.weighed()
+	w.Extra += int(bytes)
+	defer func() { w.Extra -= int(bytes) }()
 	for !l.hasBytes(c, bytes) {
-		if !s.evict(c, now, l.sized.Victim(from.weighed())) {
+		if !s.evict(c, now, l.sized.Victim(w)) {
 			return false
 		}
 	}

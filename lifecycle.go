@@ -3,7 +3,11 @@
 
 package layover
 
-import "context"
+import (
+	"context"
+	"maps"
+	"slices"
+)
 
 // Reconfigure changes settings while the store runs. They are checked as a
 // whole together with those in force; on an error, which wraps [ErrOptions] or
@@ -97,7 +101,7 @@ func (s *Store[S]) refile() {
 	s.ledger.mu.Lock()
 	defer s.unlock()
 	for e := range s.ledger.retired {
-		s.file(e, s.lookAt(e, s.clock.now()))
+		s.file(e, s.look(e, s.clock.now()))
 	}
 }
 
@@ -107,7 +111,7 @@ func (s *Store[S]) refileSome(some []*entry[S]) {
 	now := s.clock.now()
 	for _, e := range some {
 		if e.flag(listed) {
-			s.file(e, s.lookAt(e, now))
+			s.file(e, s.look(e, now))
 		}
 	}
 }
@@ -172,13 +176,7 @@ func (s *Store[S]) stop() <-chan struct{} {
 }
 
 func (s *Store[S]) killRetired() (killed int) {
-	s.ledger.mu.Lock()
-	var all []*entry[S]
-	for e := range s.ledger.retired {
-		all = append(all, e)
-	}
-	s.ledger.mu.Unlock()
-	for _, e := range all {
+	for _, e := range s.retiredOnes() {
 		if s.kill(e, ReasonShutdown) {
 			killed++
 			if c := s.config.Load(); c.leaseTraces {
@@ -189,4 +187,10 @@ func (s *Store[S]) killRetired() (killed int) {
 		}
 	}
 	return killed
+}
+
+func (s *Store[S]) retiredOnes() []*entry[S] {
+	s.ledger.mu.Lock()
+	defer s.ledger.mu.Unlock()
+	return slices.Collect(maps.Keys(s.ledger.retired))
 }

@@ -137,6 +137,37 @@ func TestBytesOfThoseThatAreReplacedOrRetired(t *testing.T) {
 	l.Release()
 }
 
+func TestAPutThatFailsLeavesTheOldSessionThere(t *testing.T) {
+	s := open(t, WithMaxBytes(100))
+	addSized(t, s, "a", Origin{Size: 60}).Release()
+	busy := addSized(t, s, "b", Origin{Size: 30})
+	wantErr(t, s.Put("a", new(conn), Origin{Size: 75}), ErrFull)
+	wantErr(t, s.Put("a", new(conn), Origin{Size: 101}), ErrFull)
+	wantLive(t, s, "a", "b")
+	must(t, s.Put("a", new(conn), Origin{Size: 70}))
+	busy.Release()
+}
+
+func TestASessionThatEndsWhileItGrowsTakesNothing(t *testing.T) {
+	s := open(t, WithMaxBytes(100))
+	l := addSized(t, s, "a", Origin{Size: 60})
+	busy := addSized(t, s, "b", Origin{Size: 40})
+	e := l.entry
+	l.Release() // while it asks for more
+	must(t, s.setSize(e, 61))
+	if n := s.Stats().Bytes; n != 40 {
+		t.Errorf("%d bytes, want 40", n)
+	}
+	busy.Release()
+}
+
+func TestGrowthInOneStepPushesOutNoLighterSource(t *testing.T) {
+	s := open(t, WithMaxBytes(100))
+	addSized(t, s, "light", Origin{Size: 10, Source: "light"}).Release()
+	wantErr(t, s.Put("heavy", new(conn), Origin{Size: 91, Source: "heavy"}), ErrFull)
+	wantLive(t, s, "light")
+}
+
 func TestALowerMaximumOfBytesTrims(t *testing.T) {
 	s := open(t)
 	addSized(t, s, "none", Origin{}).Release()
@@ -198,7 +229,7 @@ func TestASourceUsesItsShareAndNoMore(t *testing.T) {
 	for w := range 16 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(2, uint64(w)))
-			for range 2000 {
+			for range 500 {
 				i := r.IntN(30)
 				l, err := s.Acquire(fmt.Sprint(i))
 				if err != nil {
@@ -211,7 +242,9 @@ func TestASourceUsesItsShareAndNoMore(t *testing.T) {
 					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 					}
 				}
-				runtime.Gosched()
+				for range 4 * shareTries { // longer than anybody waits for a share
+					runtime.Gosched()
+				}
 				if users[i].Add(-1) == 0 {
 					inUse.Add(-1)
 				}
@@ -302,6 +335,21 @@ func TestALeaseThatIsKeptForTooLongCostsItsSession(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestReconfigureDoesNotPutOffTheEndOfALease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithIdleTimeout(time.Hour), WithMaxLeaseAge(time.Hour))
+		c, l := addLeased(t, s, "a")
+		for i := range 5 {
+			pass(30 * time.Minute)
+			must(t, s.Reconfigure(WithIdleTimeout(time.Hour-time.Duration(i+1)*time.Minute)))
+		}
+		if !c.isClosed(t) {
+			t.Error("a lease of an hour is two and a half hours old")
+		}
+		l.Release()
+	})
 }
 
 func TestManyShortLeasesInARowAreNoLongOne(t *testing.T) {

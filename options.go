@@ -33,6 +33,7 @@ const (
 	fewUnconfirmed, fewDivisor = 8, 64
 	resolutionShare            = 256 // the clock's part of the shortest timeout
 	marginShare                = 8
+	mostRemembered             = 1 << 30
 	asLifetime                 = time.Duration(math.MinInt64)
 )
 
@@ -298,6 +299,7 @@ func (c *config) check() error {
 		"KeepConfirmed without idle timeout and lifetime would stay full for ever: set one of them, or use EvictUnconfirmed")
 	wrong(c.closers < 1, "%d closers cannot close anything: use at least 1", c.closers)
 	wrong(c.remembered < 0, "cannot remember %d sessions: use zero for none", c.remembered)
+	wrong(c.remembered > mostRemembered, "cannot remember %d sessions: use at most %d", c.remembered, mostRemembered)
 	wrong(len(c.key) < minFingerprintKey, "fingerprint key has %d bytes: use at least %d random ones", len(c.key), minFingerprintKey)
 	return errors.Join(errs...)
 }

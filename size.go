@@ -28,6 +28,9 @@ func (s *Store[S]) setSize(e *entry[S], n int64) error {
 		l.counts.refused++
 		return ErrFull
 	}
+	if !e.flag(placed) {
+		return nil // it was on its way out, and has made room itself
+	}
 	l.resize(e, n-e.size(), e.counted())
 	l.over.Store(l.exceeds(c))
 	return nil

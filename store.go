@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,12 +193,22 @@ func (s *Store[S]) Acquire(id string) (l Lease[S], err error) {
 
 // lease adds a lease to e.
 func (s *Store[S]) lease(c *config, e *entry[S], soon stamp) (state, error) {
-	for {
+	for tries := 0; ; {
 		st, err := s.alive(c, e, soon)
 		if err != nil {
 			return st, err
 		}
-		if st.leases() >= c.maxLeases || !st.busy() && !e.source.enter(c.busyShare()) {
+		if st.leases() >= c.maxLeases {
+			s.leasesRefused.Add(1)
+			return st, ErrLeaseLimit
+		}
+		if !st.busy() && !e.source.enter(c.busyShare()) {
+			// Others may count for a moment who are about to share this session,
+			// or to give up.
+			if tries++; tries < shareTries {
+				runtime.Gosched()
+				continue
+			}
 			s.leasesRefused.Add(1)
 			return st, ErrLeaseLimit
 		}
@@ -209,6 +220,8 @@ func (s *Store[S]) lease(c *config, e *entry[S], soon stamp) (state, error) {
 		}
 	}
 }
+
+const shareTries = 16
 
 // Get returns the session under id and touches it. It gives no lease: the
 // session may be closed at any moment, so this suits only sessions whose use
