@@ -82,9 +82,9 @@ func (c *clock) wind() stamp {
 }
 
 // set has the clock tell until the next tick, which is due in half the time for
-// which what it tells is true.
+// which what it tells is true. Of the resolution, a stamp's rounding takes a part.
 func (c *clock) set(now time.Duration, told int64) {
-	r := time.Duration(c.resolution.Load())
+	r := time.Duration(c.resolution.Load()) - time.Millisecond
 	c.bound.Store(int64(stampOf(now+r))<<1 | told)
 	c.timer.Reset(r / 2)
 }

@@ -103,12 +103,13 @@ func (s state) class() eviction.Class {
 // 96 bytes with a pointer for a session. What only few sessions need is in
 // extra.
 type entry[S Session] struct {
+	// What a hit reads comes first: allocated as it is, it lies in one cache line.
 	state  atomic.Uint64
 	id     string
+	birth  uint64 // when it was created, a stamp, << hashBits | the hash of the ID
 	value  S
-	birth  uint64 // microseconds since the store's start, rounded up, <<8 | jitter
-	extra  atomic.Pointer[extra[S]]
 	source *source[S]
+	extra  atomic.Pointer[extra[S]]
 
 	// The ledger's, under its mutex. node.Spare has the flags below.
 	timer janitor.Timer[entry[S]]
@@ -131,12 +132,16 @@ func (e *entry[S]) load() state              { return state(e.state.Load()) }
 func (e *entry[S]) swap(from, to state) bool { return e.state.CompareAndSwap(uint64(from), uint64(to)) }
 
 // born notes when e was created, before others can see it.
-func (e *entry[S]) born(now time.Duration, jitter uint8) {
-	e.birth = uint64((now+time.Microsecond-1)/time.Microsecond)<<8 | uint64(jitter)
+func (e *entry[S]) born(now time.Duration, h idHash) {
+	e.birth = uint64(stampOf(now))<<hashBits | uint64(h)
 }
 
-func (e *entry[S]) jitter() uint8          { return uint8(e.birth) }
-func (e *entry[S]) created() time.Duration { return time.Duration(e.birth>>8) * time.Microsecond }
+// hash is that of the ID, kept so that whoever ends e need not fetch its ID.
+func (e *entry[S]) hash() idHash           { return idHash(e.birth & (1<<hashBits - 1)) }
+func (e *entry[S]) created() time.Duration { return stamp(e.birth >> hashBits).duration() }
+
+// jitter is a random part of e's own: some of the hash will do.
+func (e *entry[S]) jitter() uint8 { return uint8(e.birth) }
 
 // lifeEnd is when e ends however much it is used.
 func (e *entry[S]) lifeEnd(c *config) time.Duration {

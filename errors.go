@@ -42,15 +42,24 @@ type NotFoundError struct {
 	// there never was such a session or it ended too long ago.
 	Reason Reason
 
-	mark func() Fingerprint // a function: most errors are not printed, and a fingerprint takes longer than the lookup
+	of *lookup
+}
+
+// lookup is a NotFoundError and what it takes to tell its fingerprint, which
+// takes longer than a lookup, and which most errors are never asked for. The
+// error points back to it, since what a field points to is never printed.
+type lookup struct {
+	NotFoundError
+	id     string
+	marker interface{ Fingerprint(id string) Fingerprint }
 }
 
 // Fingerprint stands for the ID that was looked up.
 func (e *NotFoundError) Fingerprint() Fingerprint {
-	if e.mark == nil {
+	if e.of == nil {
 		return Fingerprint{}
 	}
-	return e.mark()
+	return e.of.marker.Fingerprint(e.of.id)
 }
 
 // Error names the fingerprint and the reason, never the ID.
@@ -60,6 +69,9 @@ func (e *NotFoundError) Error() string {
 	}
 	return fmt.Sprintf("layover: session %s has ended: %s", e.Fingerprint(), e.Reason)
 }
+
+// GoString keeps the ID out of %#v, too.
+func (e *NotFoundError) GoString() string { return e.Error() }
 
 // Is reports whether target is [ErrNotFound].
 func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }

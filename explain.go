@@ -44,17 +44,16 @@ func (s *Store[S]) event(kind EventKind, r record) Event {
 // one: sessions end more often than anybody asks.
 type memory struct {
 	mu    sync.Mutex
-	hash  func(id string) uint64
 	turn  uint64
 	rings [2]ring
 }
 
-func newMemory(size int, hash func(string) uint64) *memory {
-	return &memory{hash: hash, rings: [2]ring{{size: (size + 1) / 2}, {size: size / 2}}}
+func newMemory(size int) *memory {
+	return &memory{rings: [2]ring{{size: (size + 1) / 2}, {size: size / 2}}}
 }
 
 // add remembers r, whose ID has the given hash.
-func (m *memory) add(hash uint64, r record) {
+func (m *memory) add(h idHash, r record) {
 	ring := &m.rings[1]
 	if r.state.confirmed() || r.state.holds() {
 		ring = &m.rings[0]
@@ -66,20 +65,24 @@ func (m *memory) add(hash uint64, r record) {
 	defer m.mu.Unlock()
 	m.turn++
 	r.turn = m.turn
-	ring.add(hash, r)
+	ring.add(h, r)
 }
 
-// find returns how the session with this ID ended, the last one if there were
-// several.
-func (m *memory) find(id string) (last record, ok bool) {
+// find returns why the session with this ID ended, the last one if there were
+// several; zero if it is not known.
+func (m *memory) find(h idHash, id string) (reason Reason) {
+	if m.rings[0].size == 0 {
+		return 0 // without the mutex, which every miss would take
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var turn uint64
 	for i := range m.rings {
-		if r := m.rings[i].find(m.hash(id), id); r != nil && (!ok || r.turn > last.turn) {
-			last, ok = *r, true
+		if r := m.rings[i].find(h, id); r != nil && r.turn > turn {
+			reason, turn = r.state.reason(), r.turn
 		}
 	}
-	return last, ok
+	return reason
 }
 
 // all returns all that is remembered.
@@ -105,20 +108,20 @@ type ring struct {
 
 type ended struct {
 	record
-	hash   uint64
+	hash   idHash
 	number uint32
 	older  uint32 // in the chain
 }
 
-func (r *ring) add(hash uint64, rec record) {
+func (r *ring) add(h idHash, rec record) {
 	if r.heads == nil {
 		r.heads = make([]uint32, r.size)
 	}
 	if r.next++; r.next == 0 {
 		r.next = 1 // zero means none
 	}
-	head := &r.heads[hash%uint64(r.size)]
-	e := ended{rec, hash, r.next, *head}
+	head := &r.heads[int(h)%r.size]
+	e := ended{rec, h, r.next, *head}
 	*head = r.next
 	if len(r.ends) < r.size {
 		r.ends = append(r.ends, e)
@@ -130,17 +133,17 @@ func (r *ring) add(hash uint64, rec record) {
 // slot is where the record with this number is, if it still is.
 func (r *ring) slot(number uint32) int { return int((number - 1) % uint32(r.size)) }
 
-func (r *ring) find(hash uint64, id string) *record {
+func (r *ring) find(h idHash, id string) *record {
 	if len(r.ends) == 0 {
 		return nil
 	}
-	number := r.heads[hash%uint64(r.size)]
+	number := r.heads[int(h)%r.size]
 	for number != 0 {
 		e := &r.ends[r.slot(number)]
 		if e.number != number {
 			return nil
 		}
-		if e.hash == hash && e.id == id {
+		if e.hash == h && e.id == id {
 			return &e.record
 		}
 		number = e.older
@@ -168,12 +171,10 @@ func (s *Store[S]) Explain(f Fingerprint) (ev Event, ok bool) {
 	return ev, true
 }
 
-// notFound returns the error of a lookup of id. r is the reason if the caller
-// knows it already.
+// notFound returns the error of a lookup of id, which ended for the given
+// reason as far as the caller knows.
 func (s *Store[S]) notFound(id string, r Reason) error {
-	if r == 0 {
-		last, _ := s.memory.find(id)
-		r = last.state.reason()
-	}
-	return &NotFoundError{r, func() Fingerprint { return s.Fingerprint(id) }}
+	l := &lookup{NotFoundError{Reason: r}, id, s}
+	l.of = l
+	return &l.NotFoundError
 }

@@ -53,13 +53,20 @@ type bucket[S Session] struct {
 
 func newIndex[S Session]() *index[S] { return &index[S]{seed: maphash.MakeSeed()} }
 
-// hash is what the methods want to know beside the ID. Its upper bits name the
-// part, the next ones are the tag, the lower ones name the bucket.
-func (x *index[S]) hash(id string) uint64 { return maphash.String(x.seed, id) }
+// idHash is what is kept of the hash of an ID. Its upper bits name the part, the
+// next ones are the tag, the lower ones name the bucket. In a store of many
+// millions, the last two overlap, and tags tell less.
+type idHash uint32
 
-func partOf(hash uint64) uint64 { return hash >> (64 - partBits) }
+const hashBits = 26
 
-func tagOf(hash uint64) uint64 { return max(1, hash>>(64-partBits-8)&0xff) }
+func (x *index[S]) hash(id string) idHash {
+	return idHash(maphash.String(x.seed, id) >> (64 - hashBits))
+}
+
+func (h idHash) part() int     { return int(h >> (hashBits - partBits)) }
+func (h idHash) tag() uint64   { return max(1, uint64(h)>>(hashBits-partBits-8)&0xff) }
+func (h idHash) start() uint64 { return uint64(h) & (1<<(hashBits-partBits) - 1) }
 
 // having returns the high bits of the tags that are equal to tag. It may err on
 // those above one that is.
@@ -69,13 +76,13 @@ func having(tags, tag uint64) uint64 {
 }
 
 // get returns the entry under id, nil if there is none.
-func (x *index[S]) get(hash uint64, id string) *entry[S] {
-	table := x.parts[partOf(hash)].table.Load()
+func (x *index[S]) get(h idHash, id string) *entry[S] {
+	table := x.parts[h.part()].table.Load()
 	if table == nil {
 		return nil
 	}
-	buckets, tag := *table, tagOf(hash)
-	for i := hash; i-hash < uint64(len(buckets)); i++ { // all may have been passed
+	buckets, tag := *table, h.tag()
+	for i, n := h.start(), len(buckets); n > 0; i, n = i+1, n-1 { // all may have been passed
 		b := &buckets[i&uint64(len(buckets)-1)]
 		tags := b.tags.Load()
 		for m := having(tags, tag); m != 0; m &= m - 1 {
@@ -93,25 +100,25 @@ func (x *index[S]) get(hash uint64, id string) *entry[S] {
 func (x *index[S]) find(id string) *entry[S] { return x.get(x.hash(id), id) }
 
 // put files e, whose ID is not in use.
-func (x *index[S]) put(hash uint64, e *entry[S]) {
-	p := &x.parts[partOf(hash)]
+func (x *index[S]) put(e *entry[S]) {
+	p := &x.parts[e.hash().part()]
 	buckets := p.buckets()
 	if p.live*4 >= len(buckets)*bucketSlots*3 {
 		buckets = x.rebuild(p)
 	}
 	p.live++
-	place(buckets, hash, e)
+	place(buckets, e)
 }
 
 // place puts e into the first bucket that has room.
-func place[S Session](buckets []bucket[S], hash uint64, e *entry[S]) {
-	for i := hash; ; i++ {
+func place[S Session](buckets []bucket[S], e *entry[S]) {
+	for i := e.hash().start(); ; i++ {
 		b := &buckets[i&uint64(len(buckets)-1)]
 		tags := b.tags.Load()
 		if free := having(tags, 0); free != 0 {
 			slot := bits.TrailingZeros64(free) / 8
 			b.slots[slot].Store(e) // before its tag
-			b.tags.Store(tags | tagOf(hash)<<(8*slot))
+			b.tags.Store(tags | e.hash().tag()<<(8*slot))
 			return
 		}
 		if tags>>passedShift != mostPassed {
@@ -121,16 +128,16 @@ func place[S Session](buckets []bucket[S], hash uint64, e *entry[S]) {
 }
 
 // remove takes e out, if it is in.
-func (x *index[S]) remove(hash uint64, e *entry[S]) {
-	p := &x.parts[partOf(hash)]
+func (x *index[S]) remove(e *entry[S]) {
+	p := &x.parts[e.hash().part()]
 	buckets := p.buckets()
-	b, slot, at := seek(buckets, hash, e)
+	b, slot, at := seek(buckets, e.hash(), e)
 	if b == nil {
 		return
 	}
 	b.tags.Store(b.tags.Load() &^ (0xff << (8 * slot)))
 	b.slots[slot].Store(nil)
-	for i := hash; i != at; i++ {
+	for i := e.hash().start(); i != at; i++ {
 		b := &buckets[i&uint64(len(buckets)-1)]
 		if tags := b.tags.Load(); tags>>passedShift != mostPassed {
 			b.tags.Store(tags - passedUnit)
@@ -142,15 +149,17 @@ func (x *index[S]) remove(hash uint64, e *entry[S]) {
 }
 
 // replace files e where old is, which has the same ID. No reader sees neither.
-func (x *index[S]) replace(hash uint64, old, e *entry[S]) {
-	if b, slot, _ := seek(x.parts[partOf(hash)].buckets(), hash, old); b != nil {
+func (x *index[S]) replace(old, e *entry[S]) {
+	if b, slot, _ := seek(x.parts[old.hash().part()].buckets(), old.hash(), old); b != nil {
 		b.slots[slot].Store(e)
 	}
 }
 
-// seek returns where e is, and how far from its hash; no bucket if it is not in.
-func seek[S Session](buckets []bucket[S], hash uint64, e *entry[S]) (b *bucket[S], slot int, at uint64) {
-	for at = hash; at-hash < uint64(len(buckets)); at++ {
+// seek returns where e is, counted from the start of its hash; no bucket if it
+// is not in.
+func seek[S Session](buckets []bucket[S], h idHash, e *entry[S]) (b *bucket[S], slot int, at uint64) {
+	at = h.start()
+	for n := len(buckets); n > 0; at, n = at+1, n-1 {
 		b = &buckets[at&uint64(len(buckets)-1)]
 		for slot = range b.slots {
 			if b.slots[slot].Load() == e {
@@ -169,9 +178,9 @@ func seek[S Session](buckets []bucket[S], hash uint64, e *entry[S]) (b *bucket[S
 // the other, waiting for memory would be most of the work of a mass expiry.
 func (x *index[S]) warm(entries []*entry[S]) (seen uint64) {
 	for _, e := range entries {
-		hash := x.hash(e.id)
-		if buckets := x.parts[partOf(hash)].buckets(); len(buckets) > 0 {
-			seen ^= buckets[hash&uint64(len(buckets)-1)].tags.Load()
+		h := e.hash()
+		if buckets := x.parts[h.part()].buckets(); len(buckets) > 0 {
+			seen ^= buckets[h.start()&uint64(len(buckets)-1)].tags.Load()
 		}
 	}
 	return seen
@@ -182,7 +191,7 @@ func (x *index[S]) warm(entries []*entry[S]) (seen uint64) {
 func (x *index[S]) rebuild(p *part[S]) []bucket[S] {
 	fresh := make([]bucket[S], 1<<bits.Len(uint(p.live*5/(2*bucketSlots))))
 	for e := range p.entries() {
-		place(fresh, x.hash(e.id), e)
+		place(fresh, e)
 	}
 	p.table.Store(&fresh)
 	return fresh

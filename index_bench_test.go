@@ -36,13 +36,14 @@ func (x *ownTable) get(id string) *entry[*conn] { return x.find(id) }
 func (x *ownTable) put(id string, e *entry[*conn]) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.index.put(x.hash(id), e)
+	e.born(0, x.hash(id))
+	x.index.put(e)
 }
 
-func (x *ownTable) remove(id string, e *entry[*conn]) {
+func (x *ownTable) remove(_ string, e *entry[*conn]) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.index.remove(x.hash(id), e)
+	x.index.remove(e)
 }
 
 // shardedMaps are 64 maps behind read-write locks.

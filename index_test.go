@@ -13,11 +13,18 @@ import (
 	"pgregory.net/rapid"
 )
 
+// unfiled returns an entry for id that knows its hash.
+func (x *index[S]) unfiled(id string) *entry[S] {
+	e := &entry[S]{id: id}
+	e.born(0, x.hash(id))
+	return e
+}
+
 // crowded returns IDs that all go to one part of x, and a part of them to few
 // buckets of it.
 func crowded(x *index[*conn], n int) (ids []string) {
 	for i := 0; len(ids) < n; i++ {
-		if id := fmt.Sprint("id", i); partOf(x.hash(id)) == 7 {
+		if id := fmt.Sprint("id", i); x.hash(id).part() == 7 {
 			ids = append(ids, id)
 		}
 	}
@@ -53,20 +60,20 @@ func TestTheIndexDoesWhatAMapDoes(t *testing.T) {
 				e := model[id]
 				switch {
 				case e == nil && filling:
-					e = &entry[*conn]{id: id}
-					x.put(x.hash(id), e)
+					e = x.unfiled(id)
+					x.put(e)
 					model[id] = e
 				case e != nil && !filling:
-					x.remove(x.hash(id), &entry[*conn]{id: id}) // another one: nothing
-					x.remove(x.hash(id), e)
-					x.remove(x.hash(id), e)
+					x.remove(x.unfiled(id)) // another one: nothing
+					x.remove(e)
+					x.remove(e)
 					delete(model, id)
 				}
 			}
 			check()
 		}
 		for id, e := range model {
-			x.remove(x.hash(id), e)
+			x.remove(e)
 			delete(model, id)
 		}
 		check()
@@ -75,25 +82,26 @@ func TestTheIndexDoesWhatAMapDoes(t *testing.T) {
 
 // More entries than the count of those that went by can tell share a bucket.
 func TestAnOverfullBucketLosesNobody(t *testing.T) {
-	const hash, n = 0x0700_0000_0000_0000, 1000
+	const h, n = idHash(7) << (hashBits - partBits), 1000
 	buckets := make([]bucket[*conn], 256)
 	var all []*entry[*conn]
 	for i := range n {
 		e := &entry[*conn]{id: fmt.Sprint(i)}
+		e.born(0, h)
 		all = append(all, e)
-		place(buckets, hash, e)
+		place(buckets, e)
 	}
 	x := newIndex[*conn]()
 	x.parts[7].table.Store(&buckets)
 	x.parts[7].live = n
 	for i, e := range all {
-		if x.get(hash, e.id) != e {
+		if x.get(h, e.id) != e {
 			t.Fatalf("%d of %d is not found", i, n)
 		}
 	}
 	for i, e := range all[:n-500] { // before it shrinks, which puts them where they belong
-		x.remove(hash, e)
-		if x.get(hash, e.id) != nil || x.get(hash, all[n-1].id) == nil {
+		x.remove(e)
+		if x.get(h, e.id) != nil || x.get(h, all[n-1].id) == nil {
 			t.Fatalf("after the removal of %d, it or the last one is wrong", i)
 		}
 	}
@@ -107,11 +115,13 @@ func TestASearchEndsThoughAllBucketsHaveBeenPassed(t *testing.T) {
 		buckets[i].tags.Store(passedUnit)
 	}
 	x.parts[7].table.Store(&buckets)
-	const hash = 0x0700_0000_0000_0000
-	if x.get(hash, "absent") != nil {
+	const h = idHash(7) << (hashBits - partBits)
+	if x.get(h, "absent") != nil {
 		t.Error("found")
 	}
-	x.remove(hash, new(entry[*conn]))
+	absent := new(entry[*conn])
+	absent.born(0, h)
+	x.remove(absent)
 }
 
 func TestALongChurnEnds(t *testing.T) {
@@ -146,12 +156,12 @@ func TestTheIndexShrinks(t *testing.T) {
 	x := newIndex[*conn]()
 	var all []*entry[*conn]
 	for i := range 100_000 {
-		e := &entry[*conn]{id: fmt.Sprint(i)}
+		e := x.unfiled(fmt.Sprint(i))
 		all = append(all, e)
-		x.put(x.hash(e.id), e)
+		x.put(e)
 	}
 	for _, e := range all {
-		x.remove(x.hash(e.id), e)
+		x.remove(e)
 	}
 	for i := range x.parts {
 		if n := len(x.parts[i].buckets()); n > 1 {
@@ -167,12 +177,12 @@ func TestReadersOfTheIndexAreNotDisturbedByTheWriter(t *testing.T) {
 	ids := crowded(x, 600)
 	stay, gone := ids[:100], ids[100:200]
 	for _, id := range stay {
-		x.put(x.hash(id), &entry[*conn]{id: id})
+		x.put(x.unfiled(id))
 	}
 	for _, id := range gone {
-		e := &entry[*conn]{id: id}
-		x.put(x.hash(id), e)
-		x.remove(x.hash(id), e)
+		e := x.unfiled(id)
+		x.put(e)
+		x.remove(e)
 	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -198,12 +208,12 @@ func TestReadersOfTheIndexAreNotDisturbedByTheWriter(t *testing.T) {
 	for range 300 {
 		var come []*entry[*conn]
 		for _, id := range ids[200:] {
-			e := &entry[*conn]{id: id}
-			x.put(x.hash(id), e)
+			e := x.unfiled(id)
+			x.put(e)
 			come = append(come, e)
 		}
 		for _, e := range come {
-			x.remove(x.hash(e.id), e)
+			x.remove(e)
 		}
 	}
 	close(done)

@@ -74,10 +74,10 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 		leases |= holdsBit
 	}
 	e.state.Store(uint64(leases))
-	hash := s.index.hash(id)
+	h := s.index.hash(id)
 	s.lock()
 	defer s.unlock()
-	return s.enter(hash, e, o, replace)
+	return s.enter(h, e, o, replace)
 }
 
 // letClosersBreathe slows newcomers down to the pace of the closers while more
@@ -121,22 +121,22 @@ const closePatience = time.Second
 const minClosing = 1024
 
 // enter is the part of insert that runs under the ledger's mutex.
-func (s *Store[S]) enter(hash uint64, e *entry[S], o Origin, replace bool) (*entry[S], error) {
+func (s *Store[S]) enter(h idHash, e *entry[S], o Origin, replace bool) (*entry[S], error) {
 	l := &s.ledger
 	if err := l.closed(); err != nil {
 		return nil, err
 	}
 	c, now := s.config.Load(), s.clock.now()
-	e.born(now, uint8(hash>>(64-partBits-16)))
+	e.born(now, h)
 	st := e.load()
 	e.state.Store(uint64(st.touched(stampOf(now))))
 	e.source = l.sources.find(o.Source)
-	if old := s.index.get(hash, e.id); old != nil {
-		if kept, err := s.displace(c, now, hash, old, e, o.Size, replace); kept || err != nil {
+	if old := s.index.get(h, e.id); old != nil {
+		if kept, err := s.displace(c, now, old, e, o.Size, replace); kept || err != nil {
 			return old, err
 		}
 	}
-	if st.busy() && !e.source.enter(c.busyShare()) {
+	if st.busy() && !e.source.enter(c.share) {
 		s.leasesRefused.Add(1)
 		return nil, ErrLeaseLimit
 	}
@@ -147,13 +147,13 @@ func (s *Store[S]) enter(hash uint64, e *entry[S], o Origin, replace bool) (*ent
 		l.counts.refused++
 		return nil, ErrFull
 	}
-	s.admit(c, hash, e, o.Size)
+	s.admit(c, e, o.Size)
 	return e, nil
 }
 
 // displace ends old, so that e can have its ID. It is kept if it is the same
 // session as e, or live and not to be replaced.
-func (s *Store[S]) displace(c *config, now time.Duration, hash uint64, old, e *entry[S], size int64, replace bool) (kept bool, _ error) {
+func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], size int64, replace bool) (kept bool, _ error) {
 	for {
 		st := old.load()
 		if st.phase() != live {
@@ -180,7 +180,7 @@ func (s *Store[S]) displace(c *config, now time.Duration, hash uint64, old, e *e
 			if r == ReasonReplaced {
 				// There is room for e by now. It is the ID that was brought back.
 				e.state.Store(uint64(e.load() | st&confirmedBit))
-				s.index.replace(hash, old, e)
+				s.index.replace(old, e)
 			}
 			s.settle(c, old, now)
 			return false, nil

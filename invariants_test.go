@@ -38,10 +38,10 @@ func freeze[S Session](s *Store[S]) {
 // Whoever holds the first lease of a session knows that it takes a place, and
 // needs no help of the store to count.
 func TestInvariant01Bound(t *testing.T) {
-	const maximum, workers, rounds = 5, 16, 1500
+	const maximum, workers, rounds = 5, 16, 150 // rounds: those who get in
 	r := new(recorder)
 	s := open(t, WithMaxSessions(maximum), WithObserver(r.observe))
-	var held, most, added atomic.Int64
+	var held, most atomic.Int64
 	stop := make(chan struct{})
 	var wg, watch sync.WaitGroup
 	watch.Go(func() {
@@ -63,11 +63,14 @@ func TestInvariant01Bound(t *testing.T) {
 			for i := range rounds {
 				id := fmt.Sprint(w, "/", i)
 				l, err := s.Add(id, new(conn), Origin{Holds: i%2 == 0})
-				if err != nil {
-					wantErr(t, err, ErrFull)
-					continue
+				for errors.Is(err, ErrFull) {
+					runtime.Gosched()
+					l, err = s.Add(id, new(conn), Origin{Holds: i%2 == 0})
 				}
-				added.Add(1)
+				if err != nil {
+					t.Error(err)
+					return
+				}
 				if n := held.Add(1); n > most.Load() {
 					most.Store(n)
 				}
@@ -91,8 +94,8 @@ func TestInvariant01Bound(t *testing.T) {
 	if most.Load() > maximum {
 		t.Errorf("%d sessions were leased at a time, maximum %d", most.Load(), maximum)
 	}
-	if most.Load() < maximum || added.Load() < rounds {
-		t.Errorf("the test did not fill the store: %d at a time, %d added", most.Load(), added.Load())
+	if most.Load() < maximum {
+		t.Errorf("the test did not fill the store: %d at a time", most.Load())
 	}
 	must(t, s.Shutdown(t.Context()))
 	live := 0

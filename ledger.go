@@ -130,7 +130,7 @@ func (s *Store[S]) unlock() {
 }
 
 // admit gives e a place, which must be free, and reports it.
-func (s *Store[S]) admit(c *config, hash uint64, e *entry[S], size int64) {
+func (s *Store[S]) admit(c *config, e *entry[S], size int64) {
 	l := &s.ledger
 	st, now := e.load(), e.created()
 	l.sources.keep(e.source)
@@ -147,8 +147,8 @@ func (s *Store[S]) admit(c *config, hash uint64, e *entry[S], size int64) {
 	l.resize(e, size, st.class())
 	s.file(e, s.lookAt(e, now))
 	s.tell(c, EventCreated, e, st, now)
-	if s.index.get(hash, e.id) != e { // it is if it replaces another one
-		s.index.put(hash, e)
+	if s.index.get(e.hash(), e.id) != e { // it is if it replaces another one
+		s.index.put(e)
 	}
 }
 
@@ -187,9 +187,8 @@ func (s *Store[S]) delist(c *config, e *entry[S], st state, now time.Duration) {
 	if e.size() > 0 {
 		l.sized.Remove(e)
 	}
-	hash := s.index.hash(e.id)
-	s.index.remove(hash, e)
-	s.memory.add(hash, e.record(st, now))
+	s.index.remove(e)
+	s.memory.add(e.hash(), e.record(st, now))
 	s.tell(c, EventEnded, e, st, now)
 	if st.phase() != retired {
 		return

@@ -111,7 +111,19 @@ func (s *Store[S]) refileSome(some []*entry[S]) {
 	now := s.clock.now()
 	for _, e := range some {
 		if e.flag(listed) {
+			e.notAhead(stampOf(now))
 			s.file(e, s.look(e, now))
+		}
+	}
+}
+
+// notAhead takes back what the coarse clock was ahead of now, which may be much
+// when timeouts that were long become short.
+func (e *entry[S]) notAhead(now stamp) {
+	for {
+		st := e.load()
+		if st.used() <= now || e.swap(st, st&^usedMask|state(now)) {
+			return
 		}
 	}
 }

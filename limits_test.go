@@ -222,9 +222,10 @@ func TestASourceUsesItsShareAndNoMore(t *testing.T) {
 	for i := range 30 {
 		must(t, s.Put(fmt.Sprint(i), new(conn), Origin{Source: "a"}))
 	}
-	var inUse, most atomic.Int64
 	var refused atomic.Int64
-	users := make([]atomic.Int32, 30)
+	var mu sync.Mutex // sessions and those who use them change at one moment
+	var inUse, most int
+	users := make([]int, 30)
 	var wg sync.WaitGroup
 	for w := range 16 {
 		wg.Go(func() {
@@ -237,24 +238,27 @@ func TestASourceUsesItsShareAndNoMore(t *testing.T) {
 					refused.Add(1)
 					continue
 				}
-				if users[i].Add(1) == 1 {
-					n := inUse.Add(1)
-					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-					}
+				mu.Lock()
+				if users[i]++; users[i] == 1 {
+					inUse++
+					most = max(most, inUse)
 				}
+				mu.Unlock()
 				for range 4 * shareTries { // longer than anybody waits for a share
 					runtime.Gosched()
 				}
-				if users[i].Add(-1) == 0 {
-					inUse.Add(-1)
+				mu.Lock()
+				if users[i]--; users[i] == 0 {
+					inUse--
 				}
+				mu.Unlock()
 				l.Release()
 			}
 		})
 	}
 	wg.Wait()
-	if most.Load() > share || refused.Load() == 0 {
-		t.Errorf("%d in use at once, share %d; %d were refused", most.Load(), share, refused.Load())
+	if most > share || refused.Load() == 0 {
+		t.Errorf("%d in use at once, share %d; %d were refused", most, share, refused.Load())
 	}
 	if n := s.index.find("0").source.busy.Load(); n != 0 {
 		t.Errorf("%d count as in use", n)

@@ -606,7 +606,7 @@ func (m *model) insert(x step, c *conn, leases ...*Lease[*conn]) {
 		m.failf("session %s was not stored", x.id)
 	}
 	g := &guest{id: x.id, conn: c, leases: leases, created: m.store.clock.start.Add(e.created()), jitter: e.jitter(), holds: x.yes, source: x.source, size: x.size}
-	if late := time.Until(g.created); late < 0 || late >= time.Microsecond {
+	if late := time.Until(g.created); late < 0 || late >= time.Millisecond {
 		m.failf("session %s: the lifetime starts %v late", g.id, late)
 	}
 	m.guests = append(m.guests, g)
@@ -621,7 +621,7 @@ func (m *model) touched(g *guest) {
 	g.used = s.clock.start.Add(s.index.find(g.id).load().used().duration())
 	if ahead := time.Until(g.used); g.used.Equal(before) && ahead >= 0 {
 		return // the resolution may have been coarser then
-	} else if ahead < 0 || ahead > s.config.Load().resolution+time.Millisecond {
+	} else if ahead < 0 || ahead > s.config.Load().resolution {
 		m.failf("session %s: the idle clock starts %v ahead", g.id, ahead)
 	}
 }
@@ -640,7 +640,7 @@ func (m *model) acquire(x step) {
 // about is for times that are told rounded down, and kept rounded up.
 func about(told, kept time.Time) bool {
 	d := kept.Sub(told)
-	return d >= 0 && d < time.Microsecond
+	return d >= 0 && d < time.Millisecond
 }
 
 // someBusy picks one who is in use, perhaps retired or killed; nil: nobody is.
@@ -773,7 +773,24 @@ func (m *model) setTimeouts(x step) {
 	}
 	m.wantErr(err, nil)
 	m.timeouts = x.timeouts
+	m.takenBack()
 	m.expire()
+}
+
+// takenBack notes that idle clocks which ran ahead do so no more.
+func (m *model) takenBack() {
+	now := m.store.clock.now()
+	for _, g := range m.guests {
+		if g.ended != 0 {
+			continue
+		}
+		used := m.store.index.find(g.id).load().used()
+		at := m.store.clock.start.Add(used.duration())
+		if !at.Equal(g.used) && (used != stampOf(now) || !g.used.After(at)) {
+			m.failf("session %s: its idle clock was set from %v to %v", g.id, g.used, at)
+		}
+		g.used = at
+	}
 }
 
 // check compares everything that can be seen.

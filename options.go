@@ -31,7 +31,9 @@ const (
 	jitterShare                = 10 // the lifetime ends up to 1/jitterShare early
 	minFingerprintKey          = 16
 	fewUnconfirmed, fewDivisor = 8, 64
-	resolutionShare            = 256 // the clock's part of the shortest timeout
+	resolutionShare            = 256                  // the clock's part of the shortest timeout
+	minResolution              = 2 * time.Millisecond // one for the clock, one for the rounding of stamps
+	maxResolution              = time.Second
 	marginShare                = 8
 	mostRemembered             = 1 << 30
 	asLifetime                 = time.Duration(math.MinInt64)
@@ -213,6 +215,7 @@ type config struct {
 	longestIdle time.Duration
 	resolution  time.Duration // of the clock that hits read
 	margin      time.Duration // how near to a deadline they do not rely on it
+	share       int           // how many sessions of one source may be in use; zero: any number
 }
 
 func newConfig(opts []Option) (*config, error) {
@@ -319,7 +322,8 @@ func (c *config) derive() {
 			shortest = min(shortest, d)
 		}
 	}
-	c.resolution = min(max(shortest/resolutionShare, time.Millisecond), time.Second)
+	c.resolution = min(max(shortest/resolutionShare, minResolution), maxResolution)
+	c.share = c.busyShare()
 	if c.margin = 0; shortest != never {
 		c.margin = max(2*c.resolution, shortest/marginShare)
 	}

@@ -58,7 +58,7 @@ func New[S Session](opts ...Option) (*Store[S], error) {
 	s.clock.init(c)
 	s.macs.New = func() any { return hmac.New(sha256.New, []byte(c.key)) }
 	s.journal = newJournal(s.Fingerprint)
-	s.memory = newMemory(c.remembered, s.index.hash)
+	s.memory = newMemory(c.remembered)
 	s.ledger.retired = make(map[*entry[S]]struct{})
 	s.ledger.policy, s.ledger.sized = newPolicies[S](c)
 	s.ledger.wheel = janitor.NewWheel(Tick, func(e *entry[S]) *janitor.Timer[entry[S]] { return &e.timer }, s.look)
@@ -86,29 +86,34 @@ func (s *Store[S]) closeHangs(e *entry[S]) {
 	s.journal.fail(closeHangs, s.config.Load().logger, "layover: closing a session hangs", e.id, nil)
 }
 
-// find returns the entry under id and a time that has not passed.
-func (s *Store[S]) find(id string) (*entry[S], stamp, error) {
+// find returns the entry under id.
+func (s *Store[S]) find(id string) (*entry[S], error) {
 	if s.stopped.Load() {
-		return nil, 0, ErrShutdown
+		return nil, ErrShutdown
 	}
-	e := s.index.find(id)
-	if e == nil {
-		return nil, 0, s.notFound(id, 0)
+	h := s.index.hash(id)
+	if e := s.index.get(h, id); e != nil {
+		return e, nil
 	}
-	return e, s.clock.soon(), nil
+	return nil, s.notFound(id, s.memory.find(h, id))
+}
+
+// fresh reports whether e, in state st, is far from its deadline by the coarse
+// clock: so far that it does not matter if that ticks late.
+func (e *entry[S]) fresh(c *config, st state, soon stamp) bool {
+	return st.phase() == live && soon.duration()+c.margin < e.deadline(c, st)
 }
 
 // alive returns the state of e if it may be handed out. If not, the error says
-// why, and e has ended. The machine is asked for the time only near a deadline,
-// and so early that it does not matter if the coarse clock ticks late.
+// why, and e has ended. The machine is asked for the time only near a deadline.
 func (s *Store[S]) alive(c *config, e *entry[S], soon stamp) (state, error) {
 	for {
 		st := e.load()
+		if e.fresh(c, st, soon) {
+			return st, nil
+		}
 		if st.phase() != live {
 			return st, s.notFound(e.id, st.reason())
-		}
-		if soon.duration()+c.margin < e.deadline(c, st) {
-			return st, nil
 		}
 		r := s.overdue(c, e, st, s.clock.now())
 		if r == 0 {
@@ -120,48 +125,59 @@ func (s *Store[S]) alive(c *config, e *entry[S], soon stamp) (state, error) {
 
 // visit finds the live session under id.
 func (s *Store[S]) visit(id string) (*entry[S], error) {
-	return s.reach(id, func(c *config, e *entry[S], soon stamp) error {
-		_, err := s.alive(c, e, soon)
-		return err
-	})
+	for {
+		e, err := s.find(id)
+		if err != nil {
+			return nil, err
+		}
+		if _, err = s.alive(s.config.Load(), e, s.clock.soon()); err == nil {
+			return e, nil
+		}
+		if !s.replaced(e) {
+			return nil, err
+		}
+	}
 }
 
 // touch finds the live session under id and starts its idle clock again. It
 // writes only if the coarse clock has moved since the last touch.
 func (s *Store[S]) touch(id string) (*entry[S], error) {
-	return s.reach(id, func(c *config, e *entry[S], soon stamp) error {
-		for {
-			st, err := s.alive(c, e, soon)
-			if err != nil {
-				return err
-			}
-			if next := st.touched(soon); next == st || e.swap(st, next) {
-				return nil
-			}
-		}
-	})
-}
-
-// reach has f do something with the session under id, and again with its
-// successor if it was just replaced.
-func (s *Store[S]) reach(id string, f func(*config, *entry[S], stamp) error) (*entry[S], error) {
 	for {
-		e, soon, err := s.find(id)
+		e, err := s.find(id)
 		if err != nil {
 			return nil, err
 		}
-		if err = f(s.config.Load(), e, soon); err == nil {
+		if err = s.refresh(e); err == nil {
 			return e, nil
 		}
-		if e.load().reason() != ReasonReplaced {
-			return nil, err
-		}
-		s.lock() // whoever replaces it holds the mutex until the successor is filed
-		s.ledger.mu.Unlock()
-		if s.index.find(id) == e {
+		if !s.replaced(e) {
 			return nil, err
 		}
 	}
+}
+
+func (s *Store[S]) refresh(e *entry[S]) error {
+	c, soon := s.config.Load(), s.clock.soon()
+	for {
+		st, err := s.alive(c, e, soon)
+		if err != nil {
+			return err
+		}
+		if next := st.touched(soon); next == st || e.swap(st, next) {
+			return nil
+		}
+	}
+}
+
+// replaced reports whether e, which has ended, has a successor under its ID by
+// the time that it returns.
+func (s *Store[S]) replaced(e *entry[S]) bool {
+	if e.load().reason() != ReasonReplaced {
+		return false
+	}
+	s.lock() // whoever replaces it holds the mutex until the successor is filed
+	s.ledger.mu.Unlock()
+	return s.index.get(e.hash(), e.id) != e
 }
 
 // end tries to end e, seen in state st, and reports whether it did.
@@ -176,23 +192,29 @@ func (s *Store[S]) end(e *entry[S], st state, r Reason) bool {
 // Acquire returns a lease on the session under id. It does not confirm the
 // session. Errors: [ErrNotFound], [ErrLeaseLimit], [ErrShutdown].
 func (s *Store[S]) Acquire(id string) (l Lease[S], err error) {
-	e, err := s.reach(id, func(c *config, e *entry[S], soon stamp) error {
-		st, err := s.lease(c, e, soon)
-		l.generation = st&generationBit != 0
-		return err
-	})
-	if err != nil {
-		return // a zero lease
+	for {
+		var e *entry[S]
+		if e, err = s.find(id); err != nil {
+			return // a zero lease
+		}
+		c := s.config.Load()
+		var st state
+		if st, err = s.lease(c, e); err == nil {
+			l.store, l.entry, l.generation = s, e, st&generationBit != 0
+			if c.leaseTraces {
+				l.trace = s.trace(e)
+			}
+			return
+		}
+		if !s.replaced(e) {
+			return
+		}
 	}
-	l.store, l.entry = s, e
-	if s.config.Load().leaseTraces {
-		l.trace = s.trace(e)
-	}
-	return
 }
 
 // lease adds a lease to e.
-func (s *Store[S]) lease(c *config, e *entry[S], soon stamp) (state, error) {
+func (s *Store[S]) lease(c *config, e *entry[S]) (state, error) {
+	soon := s.clock.soon()
 	for tries := 0; ; {
 		st, err := s.alive(c, e, soon)
 		if err != nil {
@@ -202,7 +224,7 @@ func (s *Store[S]) lease(c *config, e *entry[S], soon stamp) (state, error) {
 			s.leasesRefused.Add(1)
 			return st, ErrLeaseLimit
 		}
-		if !st.busy() && !e.source.enter(c.busyShare()) {
+		if !st.busy() && !e.source.enter(c.share) {
 			// Others may count for a moment who are about to share this session,
 			// or to give up.
 			if tries++; tries < shareTries {
@@ -305,13 +327,13 @@ func (s *Store[S]) raise(e *entry[S], bit state) {
 
 // release gives back one lease, which was taken in the given generation.
 func (s *Store[S]) release(e *entry[S], generation bool) {
-	now := stampOf(s.clock.now()) // not the coarse clock: a call can afford to be exact
+	soon := s.clock.soon()
 	for {
 		st := e.load()
 		if !st.busy() {
 			return // a lease was copied, and the copy released before
 		}
-		next := st.released(now)
+		next := st.released(soon)
 		idle := !next.busy()
 		if idle {
 			next &^= parkedBit
