@@ -17,8 +17,8 @@ func (s *Store[S]) Check() error {
 	s.reconf.Lock() // in the middle of a change, nothing need fit
 	defer s.reconf.Unlock()
 	l := &s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	t := tally[S]{store: s, taken: make(map[*source[S]]int)}
 	for e := range s.index.all() {
 		t.entry(e)

@@ -73,11 +73,12 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 	if o.Holds {
 		leases |= holdsBit
 	}
-	e.state.Store(uint64(leases))
-	h := s.index.hash(id)
+	now := s.clock.now() // before the mutex, under which every look at the machine's clock would hold up others
+	e.born(now, s.index.hash(id))
+	e.state.Store(uint64(leases.touched(stampOf(now))))
 	s.lock()
 	defer s.unlock()
-	return s.enter(h, e, o, replace)
+	return s.enter(now, e, o, replace)
 }
 
 // letClosersBreathe slows newcomers down to the pace of the closers while more
@@ -95,7 +96,7 @@ func (s *Store[S]) letClosersBreathe(id string, replace bool) error {
 			return err
 		}
 		if wait >= closePatience || s.closers.Hung() >= limit {
-			return s.ledger.refuse()
+			return s.refuse()
 		}
 		time.Sleep(wait)
 	}
@@ -110,7 +111,7 @@ func (s *Store[S]) refuses(id string, replace bool) error {
 		}
 	}
 	s.lock()
-	defer s.ledger.mu.Unlock()
+	defer s.unlock()
 	return s.ledger.closed()
 }
 
@@ -121,18 +122,16 @@ const closePatience = time.Second
 const minClosing = 1024
 
 // enter is the part of insert that runs under the ledger's mutex.
-func (s *Store[S]) enter(h idHash, e *entry[S], o Origin, replace bool) (*entry[S], error) {
+func (s *Store[S]) enter(now time.Duration, e *entry[S], o Origin, replace bool) (_ *entry[S], err error) {
 	l := &s.ledger
 	if err := l.closed(); err != nil {
 		return nil, err
 	}
-	c, now := s.config.Load(), s.clock.now()
-	e.born(now, h)
-	st := e.load()
-	e.state.Store(uint64(st.touched(stampOf(now))))
+	c, st, filed := s.config.Load(), e.load(), false
 	e.source = l.sources.find(o.Source)
-	if old := s.index.get(h, e.id); old != nil {
-		if kept, err := s.displace(c, now, old, e, o.Size, replace); kept || err != nil {
+	if old := s.index.get(e.hash(), e.id); old != nil {
+		var kept bool
+		if kept, filed, err = s.displace(c, now, old, e, o.Size, replace); kept || err != nil {
 			return old, err
 		}
 	}
@@ -147,33 +146,33 @@ func (s *Store[S]) enter(h idHash, e *entry[S], o Origin, replace bool) (*entry[
 		l.counts.refused++
 		return nil, ErrFull
 	}
-	s.admit(c, e, o.Size)
+	s.admit(c, e, o.Size, filed)
 	return e, nil
 }
 
 // displace ends old, so that e can have its ID. It is kept if it is the same
-// session as e, or live and not to be replaced.
-func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], size int64, replace bool) (kept bool, _ error) {
+// session as e, or live and not to be replaced. If e has replaced it, e is filed.
+func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], size int64, replace bool) (kept, filed bool, _ error) {
 	for {
 		st := old.load()
 		if st.phase() != live {
 			s.settle(c, old, now) // on its way out; its end comes before the newcomer
-			return false, nil
+			return false, false, nil
 		}
 		r := s.overdue(c, old, st, now)
 		if r == 0 {
 			if !replace {
-				return true, ErrExists
+				return true, false, ErrExists
 			}
 			if same(old.value, e.value) {
 				if old.swap(st, st.touched(stampOf(now))) {
-					return true, nil
+					return true, false, nil
 				}
 				continue
 			}
 			if r = ReasonReplaced; !s.roomToReplace(c, now, old, st, e.source, size) {
 				s.ledger.counts.refused++
-				return true, ErrFull
+				return true, false, ErrFull
 			}
 		}
 		if old.swap(st, st.ended(r)) {
@@ -183,7 +182,7 @@ func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], size
 				s.index.replace(old, e)
 			}
 			s.settle(c, old, now)
-			return false, nil
+			return false, r == ReasonReplaced, nil
 		}
 	}
 }

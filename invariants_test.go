@@ -27,8 +27,8 @@ import (
 // freeze stops the janitor's timer until the store is empty, or frozen again.
 func freeze[S Session](s *Store[S]) {
 	l := &s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	if l.timer != nil && l.timer.Stop() {
 		l.sweeps.Done()
 	}
@@ -857,8 +857,8 @@ func TestInvariant08NoForeignCodeUnderALock(t *testing.T) {
 
 // noTimer says whether the store's timer is stopped.
 func noTimer[S Session](s *Store[S]) bool {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	if s.ledger.timer == nil {
 		return true
 	}
@@ -944,9 +944,9 @@ func TestInvariant09QuietAfterALateSweep(t *testing.T) {
 			t.Fatal("somebody else sweeps")
 		}
 		must(t, s.Remove("a"))
-		s.ledger.mu.Lock()
+		s.lock()
 		s.endSweep()
-		s.ledger.mu.Unlock()
+		s.unlock()
 		if !noTimer(s) {
 			t.Error("an empty store has a timer")
 		}
@@ -956,9 +956,9 @@ func TestInvariant09QuietAfterALateSweep(t *testing.T) {
 		}
 		start := time.Now()
 		go func() {
-			s.ledger.mu.Lock()
+			s.lock()
 			s.endSweep()
-			s.ledger.mu.Unlock()
+			s.unlock()
 		}()
 		must(t, s.Shutdown(t.Context()))
 		if took := time.Since(start); took > 0 {

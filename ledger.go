@@ -32,6 +32,7 @@ type ledger[S Session] struct {
 	empty    chan struct{} // closed when no place is taken, after shut
 	emptied  bool
 	counts   counts
+	departed departures[S]    // ended, to be settled by whoever has the mutex
 	closing  []*entry[S]      // to be handed to the closers when the mutex is unlocked
 	due      [batch]*entry[S] // scratch of reap
 
@@ -89,10 +90,16 @@ func takeIdle[S Session](e *entry[S]) bool {
 	}
 }
 
-// lock takes the ledger's mutex. It is held for so short that whoever cannot
-// have it at once gets it sooner by trying again than by going to sleep, which
-// would cost more than what is done under it.
+// lock takes the ledger's mutex, and finds everybody settled who has departed.
+// It is held for so short that whoever cannot have it at once gets it sooner by
+// trying again than by going to sleep, which would cost more than what is done
+// under it.
 func (s *Store[S]) lock() {
+	s.acquire()
+	s.settleDeparted()
+}
+
+func (s *Store[S]) acquire() {
 	for range lockTries {
 		if s.ledger.mu.TryLock() {
 			return
@@ -106,8 +113,21 @@ func (s *Store[S]) lock() {
 
 const lockTries, lockPause = 20, 300
 
-// unlock does what had to wait for the end of a change, and unlocks the mutex.
+// unlock unlocks the mutex, and sees to those who departed meanwhile, unless
+// somebody else has it by then, who will.
 func (s *Store[S]) unlock() {
+	for {
+		s.finish()
+		s.ledger.mu.Unlock()
+		if s.ledger.departed.none() || !s.ledger.mu.TryLock() {
+			return
+		}
+		s.settleDeparted()
+	}
+}
+
+// finish does what had to wait for the end of a change.
+func (s *Store[S]) finish() {
 	l := &s.ledger
 	if len(l.closing) > 0 {
 		// Here and not after the mutex, so that a Shutdown that finds no place
@@ -126,11 +146,11 @@ func (s *Store[S]) unlock() {
 			close(l.empty)
 		}
 	}
-	l.mu.Unlock()
 }
 
-// admit gives e a place, which must be free, and reports it.
-func (s *Store[S]) admit(c *config, e *entry[S], size int64) {
+// admit gives e a place, which must be free, and reports it. It is filed already
+// if it has replaced another one.
+func (s *Store[S]) admit(c *config, e *entry[S], size int64, filed bool) {
 	l := &s.ledger
 	st, now := e.load(), e.created()
 	l.sources.keep(e.source)
@@ -147,16 +167,16 @@ func (s *Store[S]) admit(c *config, e *entry[S], size int64) {
 	l.resize(e, size, st.class())
 	s.file(e, s.lookAt(e, now))
 	s.tell(c, EventCreated, e, st, now)
-	if s.index.get(e.hash(), e.id) != e { // it is if it replaces another one
+	if !filed {
 		s.index.put(e)
 	}
 }
 
 // refuse counts an insert for which there is no room.
-func (l *ledger[S]) refuse() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.counts.refused++
+func (s *Store[S]) refuse() error {
+	s.lock()
+	defer s.unlock()
+	s.ledger.counts.refused++
 	return ErrFull
 }
 
@@ -201,7 +221,9 @@ func (s *Store[S]) delist(c *config, e *entry[S], st state, now time.Duration) {
 // vacate frees e's place and has it closed.
 func (s *Store[S]) vacate(c *config, e *entry[S]) {
 	l := &s.ledger
-	if _, was := l.retired[e]; was {
+	if len(l.retired) == 0 {
+		// Most go at once.
+	} else if _, was := l.retired[e]; was {
 		e.source.places.Extra--
 		if delete(l.retired, e); len(l.retired) == 0 {
 			l.retired = make(map[*entry[S]]struct{}) // maps do not shrink
@@ -395,7 +417,7 @@ func (s *Store[S]) sweep() {
 		return
 	}
 	for more := true; more; runtime.Gosched() {
-		l.mu.Lock()
+		s.lock()
 		if more = s.reap(s.config.Load(), s.clock.now()); !more {
 			s.endSweep()
 		}
@@ -406,8 +428,8 @@ func (s *Store[S]) sweep() {
 // startSweep reports whether the caller is to sweep; another one may be at it.
 func (s *Store[S]) startSweep() bool {
 	l := &s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	if l.sweeping {
 		return false
 	}
@@ -454,9 +476,63 @@ func (s *Store[S]) lookAt(e *entry[S], now time.Duration) time.Duration {
 	return min(at, e.leaseEnd(c, now))
 }
 
-// depart settles e, which the caller has just ended or killed.
+// depart has e settled, which the caller has just ended or killed. It does not
+// wait for the mutex: whoever has it settles e before anybody else gets it, which
+// costs less than moving what the ledger is about from one processor to the next.
 func (s *Store[S]) depart(e *entry[S]) {
-	s.lock()
-	s.settle(s.config.Load(), e, s.clock.now())
+	l, now := &s.ledger, s.clock.now()
+	if !l.mu.TryLock() {
+		if l.departed.push(e) < mostDeparted {
+			if l.mu.TryLock() { // it may have been unlocked before the push
+				s.settleDeparted()
+				s.unlock()
+			}
+			return
+		}
+		s.acquire() // more come than one can settle
+	}
+	s.settleDeparted()
+	s.settle(s.config.Load(), e, now)
 	s.unlock()
+}
+
+// mostDeparted bounds for how long whoever unlocks the mutex works for others.
+const mostDeparted = 64
+
+// departures are those who have ended, and are still to be settled.
+type departures[S Session] struct {
+	n    atomic.Int32
+	mu   sync.Mutex
+	list []*entry[S]
+	free []*entry[S] // its memory is used next
+}
+
+func (d *departures[S]) none() bool { return d.n.Load() == 0 }
+
+// push returns how many there are.
+func (d *departures[S]) push(e *entry[S]) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.list = append(d.list, e)
+	d.n.Store(int32(len(d.list)))
+	return len(d.list)
+}
+
+// settleDeparted is called with the ledger's mutex.
+func (s *Store[S]) settleDeparted() {
+	d := &s.ledger.departed
+	if d.none() {
+		return
+	}
+	d.mu.Lock()
+	list := d.list
+	d.list, d.free = d.free[:0], nil
+	d.n.Store(0)
+	d.mu.Unlock()
+	c, now := s.config.Load(), s.clock.now()
+	for _, e := range list {
+		s.settle(c, e, now)
+	}
+	clear(list)
+	d.free = list
 }

@@ -44,7 +44,7 @@ func (s *Store[S]) Reconfigure(opts ...Option) error {
 // there is one.
 func (s *Store[S]) trim(old, c *config) {
 	l := &s.ledger
-	l.mu.Lock()
+	s.lock()
 	defer s.unlock()
 	other := c.whenFull != old.whenFull || c.few() != old.few()
 	if l.exceeds(c) {
@@ -98,7 +98,7 @@ func (s *Store[S]) refile() {
 		}
 	}
 	s.refileSome(some)
-	s.ledger.mu.Lock()
+	s.lock()
 	defer s.unlock()
 	for e := range s.ledger.retired {
 		s.file(e, s.look(e, s.clock.now()))
@@ -106,7 +106,7 @@ func (s *Store[S]) refile() {
 }
 
 func (s *Store[S]) refileSome(some []*entry[S]) {
-	s.ledger.mu.Lock()
+	s.lock()
 	defer s.unlock()
 	now := s.clock.now()
 	for _, e := range some {
@@ -131,8 +131,8 @@ func (e *entry[S]) notAhead(now stamp) {
 // Drain has every further Add and Put of a new session fail with [ErrDraining].
 // Sessions that exist go on as before. It cannot be undone.
 func (s *Store[S]) Drain() {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	s.ledger.draining = true
 }
 
@@ -177,7 +177,7 @@ func (s *Store[S]) Shutdown(ctx context.Context) error {
 // a place any more.
 func (s *Store[S]) stop() <-chan struct{} {
 	l := &s.ledger
-	l.mu.Lock()
+	s.lock()
 	defer s.unlock()
 	s.stopped.Store(true)
 	if !l.shut {
@@ -202,7 +202,7 @@ func (s *Store[S]) killRetired() (killed int) {
 }
 
 func (s *Store[S]) retiredOnes() []*entry[S] {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	return slices.Collect(maps.Keys(s.ledger.retired))
 }

@@ -57,7 +57,7 @@ func (s *Store[S]) overstayed(c *config, e *entry[S], st state, now time.Duratio
 // retireLease notes the release of a lease of the generation before.
 func (s *Store[S]) retireLease(e *entry[S]) {
 	s.lock()
-	defer s.ledger.mu.Unlock()
+	defer s.unlock()
 	if x := e.extra.Load(); x != nil && x.old > 0 {
 		x.old--
 	}

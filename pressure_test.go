@@ -74,11 +74,11 @@ func TestExpiredLeaveBeforeOthers(t *testing.T) {
 		for i := range last {
 			must(t, s.Touch(fmt.Sprint(i)))
 		}
-		s.ledger.mu.Lock()
+		s.lock()
 		if s.ledger.timer.Stop() { // a sweep that does not come
 			s.ledger.sweeps.Done()
 		}
-		s.ledger.mu.Unlock()
+		s.unlock()
 		pass(30*time.Second + time.Second/2)
 		add(t, s, "new")
 		for i := range last {

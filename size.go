@@ -11,7 +11,7 @@ func sane(n int64) bool { return n >= 0 && n <= 1<<40 }
 
 func (s *Store[S]) sizeOf(e *entry[S]) int64 {
 	s.lock()
-	defer s.ledger.mu.Unlock()
+	defer s.unlock()
 	return e.size()
 }
 

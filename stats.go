@@ -56,8 +56,8 @@ func (e Ends) Total() (n uint64) {
 // that were created.
 func (s *Store[S]) Stats() Stats {
 	l := &s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	return Stats{
 		Live: l.live, Peak: l.counts.peak, Retired: l.places - l.live,
 		Bytes: l.bytes, Sources: l.sources.count(),
@@ -76,7 +76,7 @@ func (s *Store[S]) Stats() Stats {
 // Len returns how many sessions are live. Expired ones that the janitor has not
 // reached count for up to a [Tick].
 func (s *Store[S]) Len() int {
-	s.ledger.mu.Lock()
-	defer s.ledger.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	return s.ledger.live
 }

@@ -176,7 +176,7 @@ func (s *Store[S]) replaced(e *entry[S]) bool {
 		return false
 	}
 	s.lock() // whoever replaces it holds the mutex until the successor is filed
-	s.ledger.mu.Unlock()
+	s.unlock()
 	return s.index.get(e.hash(), e.id) != e
 }
 
@@ -302,8 +302,8 @@ func (s *Store[S]) raise(e *entry[S], bit state) {
 		}
 	}
 	l := &s.ledger
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	s.lock()
+	defer s.unlock()
 	if !e.flag(listed) {
 		return
 	}
@@ -364,7 +364,7 @@ func (s *Store[S]) release(e *entry[S], generation bool) {
 // unpark tells the policy that e is idle again.
 func (s *Store[S]) unpark(e *entry[S]) {
 	s.lock()
-	defer s.ledger.mu.Unlock()
+	defer s.unlock()
 	s.ledger.policy.Idle(e)
 	if e.size() > 0 {
 		s.ledger.sized.Idle(e)
@@ -440,7 +440,7 @@ func (s *Store[S]) marked(f Fingerprint) (found []*entry[S]) {
 		}
 	}
 	s.lock()
-	defer s.ledger.mu.Unlock()
+	defer s.unlock()
 	for e := range s.ledger.retired {
 		if s.Fingerprint(e.id) == f {
 			found = append(found, e)

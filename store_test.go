@@ -862,7 +862,7 @@ func TestShutdownWaitsForThoseWhoAreStillLeaving(t *testing.T) {
 				runtime.Gosched()
 			}
 			e := l.entry
-			s.ledger.mu.Lock() // whoever ends it cannot give its place back
+			s.lock() // whoever ends it cannot give its place back
 			go leave(s, l)
 			for e.load().phase() != gone {
 				runtime.Gosched()
@@ -873,9 +873,9 @@ func TestShutdownWaitsForThoseWhoAreStillLeaving(t *testing.T) {
 			select {
 			case <-done:
 				t.Error("Shutdown returned before the session was closed")
-				s.ledger.mu.Unlock()
+				s.unlock()
 			default:
-				s.ledger.mu.Unlock()
+				s.unlock()
 				must(t, <-done)
 			}
 			if c.closed.Load() == 0 {
