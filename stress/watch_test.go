@@ -259,7 +259,7 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 				s.used(layover.Fingerprint{1, i})
 			}
 			s.ended(a, layover.ReasonCapacity)
-		}, "was evicted while 9 unconfirmed ones were there, expected only with fewer than 8"},
+		}, "was evicted while 9 unconfirmed ones were there, expected only with fewer than 9"},
 
 		"somebody else's session": {own, func(s *story) {
 			s.used(a).enter(&call{start: s.now}, a, false, s.now)
