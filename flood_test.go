@@ -145,9 +145,17 @@ func TestInvariant07AssuredAgainstASlowReadingFlood(t *testing.T) {
 		for i := range siegeHonest {
 			g.use(fmt.Sprint("honest", i))
 		}
-		l, err := g.store.Add("newcomer", new(conn), Origin{Source: "another"})
-		must(t, err) // at the expense of an honest one: the others cannot leave
-		l.Release()
+		// Honest newcomers get in at the expense of honest ones, since the others
+		// cannot leave; but not of each other, so that they can come back.
+		for i := range siegeNewcomers {
+			id := fmt.Sprint("newcomer", i)
+			l, err := g.store.Add(id, new(conn), Origin{Source: id})
+			must(t, err)
+			l.Release()
+		}
+		for i := range siegeNewcomers {
+			g.use(fmt.Sprint("newcomer", i))
+		}
 		for _, l := range held {
 			l.Release()
 		}

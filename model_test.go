@@ -343,23 +343,30 @@ func (g *guest) class() int {
 	return 0
 }
 
-// stages are the classes of which room is made, one after the other.
-func (m *model) stages() [][]int {
-	unconfirmed := 0
+// orders are the classes of which room is made, one after the other. As the
+// model does not know of whom the policy has noticed that they are busy, there
+// may be two orders.
+func (m *model) orders() (orders [][][]int) {
+	unconfirmed, idle := 0, 0
 	for _, g := range m.guests {
 		if g.ended == 0 && !g.confirmed {
 			unconfirmed++
+			if !g.busy() {
+				idle++
+			}
 		}
 	}
-	switch {
-	case m.whenFull == EvictLRU:
-		return nil
-	case m.whenFull == KeepConfirmed:
-		return [][]int{{0, 1}}
-	case unconfirmed < max(8, m.max/64):
-		return [][]int{{2}, {0, 1}}
+	if m.whenFull == KeepConfirmed {
+		return [][][]int{{{0, 1}}}
 	}
-	return [][]int{{0, 1}, {2}}
+	few := max(8, m.max/64)
+	if unconfirmed >= few {
+		orders = append(orders, [][]int{{0, 1}, {2}})
+	}
+	if idle < few {
+		orders = append(orders, [][]int{{2}, {0, 1}})
+	}
+	return orders
 }
 
 // victims are those of whom one makes room for a newcomer of a source. As the
@@ -374,14 +381,15 @@ func (m *model) victims(from string) (who []*guest, nobody bool) {
 		}
 		return who, len(who) == 0
 	}
-	for _, classes := range m.stages() {
-		some, none := m.victimsIn(classes, from)
-		who = append(who, some...)
-		if !none {
-			return who, false
+	for _, stages := range m.orders() {
+		nobody = true
+		for i := 0; nobody && i < len(stages); i++ {
+			var some []*guest
+			some, nobody = m.victimsIn(stages[i], from)
+			who = append(who, some...)
 		}
 	}
-	return who, true
+	return who, nobody // the same in every order
 }
 
 // victimsIn is victims, of some classes only.

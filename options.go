@@ -48,9 +48,10 @@ type WhenFull uint8
 const (
 	// EvictUnconfirmed, the default, evicts unconfirmed sessions first, those
 	// that hold nothing before those that do, oldest first; then confirmed ones,
-	// least recently used first. While hardly any are unconfirmed (fewer than
-	// the larger of 8 and a 64th of the maximum), room is made among the
-	// confirmed, so that newcomers do not merely push out each other.
+	// least recently used first. While hardly any unconfirmed ones could leave
+	// (fewer than the larger of 8 and a 64th of the maximum, those found in use
+	// not counted), room is made among the confirmed, so that newcomers do not
+	// merely push out each other.
 	EvictUnconfirmed WhenFull = iota
 	// KeepConfirmed evicts only unconfirmed sessions and fails with [ErrFull]
 	// when all are confirmed or busy.
@@ -375,8 +376,8 @@ func (c *config) lifetimeFor(jitter uint8) time.Duration {
 	return c.lifetime - c.lifetime/jitterShare/256*time.Duration(jitter)
 }
 
-// few returns below how many unconfirmed sessions room is made among the
-// confirmed ones.
+// few returns below how many unconfirmed sessions that could leave room is made
+// among the confirmed ones.
 func (c *config) few() int { return max(fewUnconfirmed, c.max/fewDivisor) }
 
 // later returns t+d without overflow.

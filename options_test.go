@@ -237,21 +237,28 @@ func TestEvictUnconfirmedOrder(t *testing.T) {
 	}
 	must(t, s.Touch("empty0")) // use does not keep an unconfirmed one
 	for i := range 8 {
-		_, l := addLeased(t, s, fmt.Sprint("new", i))
-		defer l.Release()
+		add(t, s, fmt.Sprint("new", i))
 		wantGone(t, s, fmt.Sprint("empty", i), ReasonCapacity)
 	}
-	add(t, s, "more")
+	for i := range 8 {
+		must(t, s.Hold(fmt.Sprint("new", i)))
+	}
+	add(t, s, "more") // those who hold something, in the order in which they began to
 	wantGone(t, s, "holds", ReasonCapacity)
 	add(t, s, "yet more")
 	wantGone(t, s, "more", ReasonCapacity)
-	must(t, s.Remove("yet more"))
-	_, l2 := addLeased(t, s, "and more")
-	defer l2.Release()
-	add(t, s, "last") // all unconfirmed ones are busy
+	var held []*Lease[*conn]
+	for _, id := range []string{"yet more", "new0"} {
+		l, err := s.Acquire(id)
+		must(t, err)
+		held = append(held, &l)
+	}
+	add(t, s, "last") // of the unconfirmed ones, seven are not in use: few
 	wantGone(t, s, "confirmed0", ReasonCapacity)
-	wantLive(t, s, "busy", "confirmed1")
-	busy.Release()
+	wantLive(t, s, "busy", "yet more", "new0", "new1", "confirmed1")
+	for _, l := range append(held, busy) {
+		l.Release()
+	}
 }
 
 // Newcomers do not merely push out each other: the ninth is what makes room

@@ -15,11 +15,14 @@ import "github.com/c8e4ff29/layover/lru"
 //     class first in, first out. Using an unconfirmed element does not keep it;
 //   - the [Confirmed] ones, the least recently used first, like [LRU].
 //
-// The unconfirmed stage comes first if there are at least few unconfirmed
-// elements, busy ones included; else the confirmed stage does. So while they are
-// few, room is made among the confirmed, and newcomers live long enough to be
-// confirmed themselves. With keepConfirmed the confirmed elements are never
-// victims, and the unconfirmed ones are, however few.
+// The unconfirmed stage comes first if at least few unconfirmed elements are
+// candidates; else the confirmed stage does. So while they are few, room is made
+// among the confirmed, and newcomers live long enough to be confirmed
+// themselves. Those that Victim has found busy do not count, also if it finds
+// them so in the same call: a flood of newcomers that stay busy could not make
+// room, and would have the others push out only each other. With keepConfirmed
+// the confirmed elements are never victims, and the unconfirmed ones are,
+// however few.
 //
 // Within a stage, the victim is taken from the source that has most elements of
 // that stage, busy ones included, among the sources that have a candidate there.
@@ -38,9 +41,10 @@ type Assured[T any] struct {
 	few           int
 	keepConfirmed bool
 
-	parked   lru.List[T]
-	rankings [stages]ranking[T]
-	counts   [stages]int // elements, parked ones included
+	parked     lru.List[T]
+	rankings   [stages]ranking[T]
+	counts     [stages]int // elements, parked ones included
+	candidates [stages]int // without them
 }
 
 var _ Policy[struct{}] = (*Assured[struct{}])(nil)
@@ -84,6 +88,7 @@ func (p *Assured[T]) adopt(s *Source[T]) {
 func (p *Assured[T]) file(elem *T, n *Node[T], s *Source[T]) {
 	n.where, n.asked = listed, p.access.Used(elem)
 	s.lists[n.class].Push(elem)
+	p.candidates[n.class.stage()]++
 }
 
 // unlink takes elem out of the list that it is in. The ranking is to be
@@ -93,6 +98,7 @@ func (p *Assured[T]) unlink(elem *T, n *Node[T], s *Source[T]) {
 		p.parked.Remove(elem)
 	} else {
 		s.lists[n.class].Remove(elem)
+		p.candidates[n.class.stage()]--
 	}
 }
 
@@ -162,28 +168,10 @@ func (p *Assured[T]) park(elem *T) {
 // Victim implements [Policy]. One call passes over at most 64 confirmed
 // elements because they were used; then the stalest of these leaves.
 func (p *Assured[T]) Victim(from *Source[T]) *T {
-	first, second := p.order()
-	elem := p.victim(first, from)
-	if elem == nil && (second != confirmed || !p.keepConfirmed) {
-		elem = p.victim(second, from)
-	}
-	return elem
-}
-
-// order returns the stages in the order in which they make room.
-func (p *Assured[T]) order() (first, second stage) {
-	if p.counts[unconfirmed] >= p.few || p.keepConfirmed {
-		return unconfirmed, confirmed
-	}
-	return confirmed, unconfirmed
-}
-
-// victim removes and returns the element of a stage that should leave, nil if
-// there is none.
-func (p *Assured[T]) victim(st stage, from *Source[T]) *T {
 	chances := maxChances
 	for {
-		s := p.payer(st, from)
+		// Asked again after each that is parked: there may be few left.
+		st, s := p.turn(from)
 		if s == nil {
 			return nil
 		}
@@ -196,8 +184,27 @@ func (p *Assured[T]) victim(st stage, from *Source[T]) *T {
 	}
 }
 
-// payer returns the source that makes room for a newcomer, nil if none does. It
-// has a candidate in the stage.
+// order returns the stages in the order in which they make room.
+func (p *Assured[T]) order() (first, second stage) {
+	if p.candidates[unconfirmed] >= p.few || p.keepConfirmed {
+		return unconfirmed, confirmed
+	}
+	return confirmed, unconfirmed
+}
+
+// turn returns the stage and the source that make room for a newcomer, nil if
+// none does.
+func (p *Assured[T]) turn(from *Source[T]) (stage, *Source[T]) {
+	first, second := p.order()
+	s := p.payer(first, from)
+	if s != nil || second == confirmed && p.keepConfirmed {
+		return first, s
+	}
+	return second, p.payer(second, from)
+}
+
+// payer returns the source that makes room for a newcomer in a stage, nil if
+// none does. It has a candidate there.
 func (p *Assured[T]) payer(st stage, from *Source[T]) *Source[T] {
 	s := p.rankings[st].heaviest()
 	switch {

@@ -89,7 +89,7 @@ func TestFewUnconfirmedLeaveWhenConfirmedAreBusy(t *testing.T) {
 	expect(t, leave(p, 3), 2, 1)
 }
 
-func TestParkedKeepsItsClassAndCounts(t *testing.T) {
+func TestParkedKeepsItsClassAndDoesNotCountAsUnconfirmed(t *testing.T) {
 	p := NewAssured(reach, 2, false)
 	s := new(Source[guest])
 	insert(p, s, Confirmed, 0, 2)
@@ -97,17 +97,17 @@ func TestParkedKeepsItsClassAndCounts(t *testing.T) {
 	for _, g := range guests[:2] {
 		g.busy = true
 	}
-	expect(t, leave(p, 1), 4)
-	expect(t, leave(p, 1), 0) // both unconfirmed ones are parked, and still not few
+	expect(t, leave(p, 1), 0) // the two are found busy, and one is few
 	guests[0].busy = false
 	p.Idle(guests[0])
-	expect(t, leave(p, 1), 2)
+	expect(t, leave(p, 1), 4)
 
 	p.Reclass(guests[1], Confirmed) // stays parked
 	guests[1].busy = false
-	expect(t, leave(p, 2), 1)
+	expect(t, leave(p, 3), 1, 2)
 	p.Idle(guests[1])
-	expect(t, leave(p, 1), 3)
+	insert(p, s, Empty, 5, 2)
+	expect(t, leave(p, 3), 5, 3, 6)
 }
 
 func TestKeepConfirmedRefuses(t *testing.T) {

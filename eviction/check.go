@@ -50,8 +50,8 @@ func (p *Assured[T]) Check() error {
 	if err != nil {
 		return err
 	}
-	if all != p.counts {
-		return fmt.Errorf("eviction: the stages have %v elements, counted are %v", all, p.counts)
+	if all != p.counts || t.listed != p.candidates {
+		return fmt.Errorf("eviction: the stages have %v elements, %v of them candidates, counted are %v and %v", all, t.listed, p.counts, p.candidates)
 	}
 	for st := range p.rankings {
 		if err := p.rankings[st].check(t.counts); err != nil {
@@ -65,6 +65,7 @@ func (p *Assured[T]) Check() error {
 type tally[T any] struct {
 	access *Access[T]
 	counts map[*Source[T]]*[stages]int
+	listed [stages]int // candidates
 	ready  map[*Source[T]]struct{}
 }
 
@@ -100,6 +101,9 @@ func (t *tally[T]) list(name string, l *lru.List[T], where uint8, belongs func(*
 			t.counts[s] = new([stages]int)
 		}
 		t.counts[s][node.class.stage()]++
+		if where == listed {
+			t.listed[node.class.stage()]++
+		}
 	}
 	if n != l.Len() {
 		return fmt.Errorf("eviction: list %q counts %d elements and has %d", name, l.Len(), n)

@@ -33,6 +33,7 @@ func TestCheckOfAssuredFindsWhatIsBroken(t *testing.T) {
 	}
 	for name, damage := range map[string]func(parts){
 		"count of a stage":        func(h parts) { h.counts[confirmed]++ },
+		"count of candidates":     func(h parts) { h.candidates[unconfirmed]++ },
 		"count of a source":       func(h parts) { h.sources[0].len++ },
 		"count of a parked one":   func(h parts) { h.sources[2].len-- },
 		"class":                   func(h parts) { h.guests[0].node.class = Holding },

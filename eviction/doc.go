@@ -47,6 +47,11 @@
 // "assured" by traffic in both directions are dropped early (early_drop in
 // net/netfilter/nf_conntrack_core.c).
 //
+// Newcomers that are busy cannot make room, so they do not count when it is
+// decided whether there are enough of them to make room for each other. That one
+// is busy shows only when Victim comes to it, so that decides anew after each
+// that it parks.
+//
 // That the heaviest source makes room, and none for a heavier one, tends to a
 // max-min fair division (D. Bertsekas, R. Gallager, "Data Networks", 1992,
 // section 6.5.2): who asks for less than an equal share gets all of it, and the

@@ -102,6 +102,37 @@ func TestSlowReadingFloodPushesOutNobody(t *testing.T) {
 	}
 }
 
+// The first of the honest ones was there before the flood, whose newcomers may
+// be known to be busy or have yet to be found so.
+func TestAFloodOfBusyNewcomersDoesNotMakeHonestOnesPushOutEachOther(t *testing.T) {
+	const few = 8
+	for _, known := range []bool{false, true} {
+		h := &hotel{policy: NewAssured(reach, few, false), rooms: 100}
+		heaviest, other, flooder := new(Source[guest]), new(Source[guest]), new(Source[guest])
+		for i := range 50 {
+			g, _ := h.admit([]*Source[guest]{heaviest, heaviest, other}[i%3])
+			h.policy.Reclass(g, Confirmed)
+		}
+		newcomers := make([]Source[guest], few)
+		h.admit(&newcomers[0])
+		for h.policy.Len() < h.rooms {
+			g, _ := h.admit(flooder)
+			g.busy = true
+		}
+		for i := 1; i < few; i++ {
+			if known || i > 1 {
+				if g, left := h.admit(flooder); g != nil {
+					t.Fatalf("one more of the flood got in, in the place of %+v", left)
+				}
+			}
+			if g, left := h.admit(&newcomers[i]); g == nil || left.source != heaviest {
+				t.Fatalf("known %v: newcomer %d got in: %v; in the place of %+v, want a confirmed one of the heaviest source", known, i, g != nil, left)
+			}
+		}
+		check(t, h.policy)
+	}
+}
+
 // All of it at once, and some of it ends now and then.
 func TestMixedFloodPushesOutItselfOnly(t *testing.T) {
 	flood(t, func(h *hotel, g *guest) {

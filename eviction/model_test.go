@@ -91,11 +91,11 @@ func (h *house) of(at standing) []*guest {
 	return out
 }
 
-// count returns the number of elements in a stage, of one source or of all.
+// count returns the number of elements of a source in a stage.
 func (h *house) count(s *Source[guest], st stage) int {
 	n := 0
 	for g, c := range h.class {
-		if c.stage() == st && (s == nil || g.source == s) {
+		if c.stage() == st && g.source == s {
 			n++
 		}
 	}
@@ -149,8 +149,17 @@ func (h *house) leastRecentlyUsed(candidates func() []*guest) *guest {
 	}
 }
 
+// waiting returns the number of candidates in a stage.
+func (h *house) waiting(st stage) int {
+	n := 0
+	for _, s := range h.sources {
+		n += len(h.of(standing{s, st}))
+	}
+	return n
+}
+
 func (h *house) order() []stage {
-	if h.keepConfirmed || h.count(nil, unconfirmed) >= h.few {
+	if h.keepConfirmed || h.waiting(unconfirmed) >= h.few {
 		return []stage{unconfirmed, confirmed}
 	}
 	return []stage{confirmed, unconfirmed}
@@ -177,20 +186,28 @@ func (h *house) first(st stage, from *Source[guest]) *guest {
 	return h.of(standing{s, st})[0]
 }
 
-func (h *house) victim(from *Source[guest]) *guest {
+// firstOfAll returns who is first to leave in whichever stage it is.
+func (h *house) firstOfAll(from *Source[guest]) *guest {
 	for _, st := range h.order() {
 		if st == confirmed && h.keepConfirmed {
 			continue
 		}
-		for g := h.first(st, from); g != nil; g = h.first(st, from) {
-			if !g.busy {
-				h.remove(g)
-				return g
-			}
-			h.listed = without(h.listed, g)
-			h.parked = append(h.parked, g)
-			h.settle()
+		if g := h.first(st, from); g != nil {
+			return g
 		}
+	}
+	return nil
+}
+
+func (h *house) victim(from *Source[guest]) *guest {
+	for g := h.firstOfAll(from); g != nil; g = h.firstOfAll(from) {
+		if !g.busy {
+			h.remove(g)
+			return g
+		}
+		h.listed = without(h.listed, g)
+		h.parked = append(h.parked, g)
+		h.settle()
 	}
 	return nil
 }

@@ -372,7 +372,8 @@ func (c *client) follow(r reply, s span) {
 	case r.session == c.own.mark:
 		unused := s.start.Sub(c.own.last.end)
 		c.watch.expect(notStale, !c.own.closed, "session %s was handed out after its client had closed it", r.session)
-		c.watch.expect(notStale, unused < c.idle, "session %s was handed out after its client had not used it for %s, expected less than %s", r.session, unused, c.idle)
+		most := c.idle + c.resolution()
+		c.watch.expect(notStale, unused < most, "session %s was handed out after its client had not used it for %s, expected less than %s", r.session, unused, most)
 		c.own.last = s
 		return
 	case c.own.mark != "" && c.jar != nil && !c.own.closed:

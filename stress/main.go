@@ -15,9 +15,11 @@
 // # The contract
 //
 // Every check is exact or errs on the side of the store: what was measured on
-// the server lies inside what was measured around it. The checks that are about
-// being in time allow for [grace], and for more on a machine that is seen to be
-// late itself. A promise that a run never put to the test is reported as such.
+// the server lies inside what was measured around it. No session ends before its
+// deadline, nor is it handed out later than one resolution of the store's clock
+// after it. The checks that are about being gone in time allow for [grace] on top
+// of that, and for more on a machine that is seen to be late itself. A promise
+// that a run never put to the test is reported as such.
 //
 // The decisions of the clients derive from the seed; when they come about does
 // not.
@@ -69,6 +71,20 @@ type config struct {
 func (c config) empty() time.Duration    { return c.idle / 2 }
 func (c config) holding() time.Duration  { return c.idle }
 func (c config) lifetime() time.Duration { return 5 * c.idle }
+
+// resolution is how late a deadline of the store's may be: one resolution of its
+// clock. As the store documents it, that is a part of the shortest timeout,
+// within limits.
+func (c config) resolution() time.Duration {
+	shortest := min(c.idle, c.lifetime(), c.empty(), c.holding())
+	return min(max(shortest/resolutionShare, minResolution), maxResolution)
+}
+
+const (
+	resolutionShare = 256
+	minResolution   = 2 * time.Millisecond
+	maxResolution   = time.Second
+)
 
 // Limits of the flags: all load is bounded.
 const (

@@ -26,6 +26,9 @@ type story struct {
 
 var storyLimits = config{idle: time.Second, max: 2} // empty 500ms, lifetime 5s
 
+// storyResolution is how late deadlines may be in the stories.
+const storyResolution = 2 * time.Millisecond
+
 func newStory() *story {
 	return &story{watch: newWatch(storyLimits), now: time.Now(), began: map[layover.Fingerprint]time.Time{}}
 }
@@ -199,15 +202,15 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 		}, "ended (capacity) under calls that use it: 1"},
 
 		"handed out after its idle timeout": {notStale, func(s *story) {
-			s.used(a).back(a).after(time.Second).call(a)
-		}, "was handed out 1s after its last use, expected less than 1s"},
+			s.used(a).back(a).after(time.Second + storyResolution).call(a)
+		}, "was handed out 1.002s after its last use, expected less than 1.002s"},
 		"handed out after its timeout as an unconfirmed one": {notStale, func(s *story) {
-			s.used(a).after(500 * time.Millisecond).call(a)
-		}, "was handed out 500ms after its last use, expected less than 500ms"},
+			s.used(a).after(500*time.Millisecond + storyResolution).call(a)
+		}, "was handed out 502ms after its last use, expected less than 502ms"},
 		"handed out after its lifetime": {notStale, func(s *story) {
 			s.used(a).begins(a)
-			s.after(5 * time.Second).call(a)
-		}, "was handed out at the age of 5s, expected less than 5s"},
+			s.after(5*time.Second + storyResolution).call(a)
+		}, "was handed out at the age of 5.002s, expected less than 5.002s"},
 		"handed out after its end": {notStale, func(s *story) {
 			s.used(a).back(a).after(time.Second).ended(a, layover.ReasonIdle).after(2 * time.Second).call(a)
 		}, "was handed out"},
@@ -237,12 +240,12 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 			`ended for the reason "killed", which nobody gave`},
 
 		"does not idle out": {prompt, func(s *story) {
-			s.used(a).after(1500 * time.Millisecond).poll(layover.Stats{})
-		}, "was there 1s after its idle deadline, expected less than 1s"},
+			s.used(a).after(1500*time.Millisecond + storyResolution).poll(layover.Stats{})
+		}, "was there 1.002s after its idle deadline, expected less than 1.002s"},
 		"outlives its lifetime": {prompt, func(s *story) {
 			s.created(a).begins(a)
-			s.after(6 * time.Second).poll(layover.Stats{})
-		}, "was there 1s after the end of its lifetime"},
+			s.after(6*time.Second + storyResolution).poll(layover.Stats{})
+		}, "was there 1.002s after the end of its lifetime"},
 		"closed by its client and still there": {prompt, func(s *story) {
 			s.used(a).back(a).closing(s.record(a), s.now)
 			s.after(time.Second).call(a).poll(layover.Stats{})
@@ -259,7 +262,7 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 				s.used(layover.Fingerprint{1, i})
 			}
 			s.ended(a, layover.ReasonCapacity)
-		}, "was evicted while 9 unconfirmed ones were there, expected only with fewer than 8"},
+		}, "was evicted while 9 unconfirmed ones were there, expected only with fewer than 9"},
 
 		"somebody else's session": {own, func(s *story) {
 			s.used(a).enter(&call{start: s.now}, a, false, s.now)
@@ -282,8 +285,9 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 			c.follow(reply{session: a.String()}, span{s.now, s.now})
 		}, "was handed out after its client had closed it"},
 		"handed out after a long pause": {notStale, func(s *story) {
-			s.client().follow(reply{session: a.String()}, span{s.now.Add(time.Second), s.now.Add(time.Second)})
-		}, "after its client had not used it for 1s, expected less than 1s"},
+			at := s.now.Add(time.Second + storyResolution)
+			s.client().follow(reply{session: a.String()}, span{at, at})
+		}, "after its client had not used it for 1.002s, expected less than 1.002s"},
 
 		"lost without a reason": {explained, func(s *story) {
 			s.client().follow(reply{session: b.String()}, span{s.now, s.now})
@@ -345,6 +349,60 @@ func (s *story) client() *client {
 // says has the store explain every end with this reason.
 func (s *story) says(r layover.Reason) {
 	s.explain = func(layover.Fingerprint) (layover.Event, bool) { return layover.Event{Reason: r}, true }
+}
+
+// What comes just within the resolution is right, what comes a nanosecond later
+// is not.
+func TestADeadlineIsLateByOneResolutionAtMost(t *testing.T) {
+	for idle, resolution := range map[time.Duration]time.Duration{
+		100 * time.Millisecond: 2 * time.Millisecond,
+		2 * time.Second:        time.Second / 256, // a part of what empty ones have
+		time.Hour:              time.Second,
+	} {
+		for name, c := range map[string]struct {
+			promise promise
+			tell    func(s *story, late time.Duration)
+		}{
+			"idle": {notStale, func(s *story, late time.Duration) {
+				s.used(a).back(a).after(idle + late).call(a)
+			}},
+			"unconfirmed": {notStale, func(s *story, late time.Duration) {
+				s.used(a).after(idle/2 + late).call(a)
+			}},
+			"unconfirmed, holds something": {notStale, func(s *story, late time.Duration) {
+				s.used(a).holds(s.record(a))
+				s.after(idle + late).call(a)
+			}},
+			"lifetime": {notStale, func(s *story, late time.Duration) {
+				s.used(a).begins(a)
+				s.after(5*idle + late).call(a)
+			}},
+			"its client": {notStale, func(s *story, late time.Duration) {
+				at := s.now.Add(idle + late)
+				s.client().follow(reply{session: a.String()}, span{at, at})
+			}},
+			"a call that may have got it": {notStale, func(s *story, late time.Duration) {
+				s.used(a).after(idle/2 + late).begin(&call{start: s.now})
+				s.after(idle).call(a)
+			}},
+			"still there when idle": {prompt, func(s *story, late time.Duration) {
+				s.used(a).after(idle/2 + late + grace).poll(layover.Stats{})
+			}},
+			"still there at the end of its lifetime": {prompt, func(s *story, late time.Duration) {
+				s.used(a).begins(a)
+				s.after(5*idle + late + grace).poll(layover.Stats{})
+			}},
+		} {
+			for _, late := range []time.Duration{resolution - 1, resolution} {
+				s := newStory()
+				s.config = config{idle: idle, max: 2}
+				c.tell(s, late)
+				if broken := s.broken[c.promise]; (broken != "") != (late == resolution) {
+					t.Errorf("%s, idle timeout %s: %s after the deadline the watch says %q", name, idle, late, broken)
+				}
+			}
+		}
+	}
 }
 
 func TestTheWatchMakesAllowanceForASlowMachine(t *testing.T) {
