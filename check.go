@@ -49,10 +49,10 @@ func (t *tally[S]) expect(ok bool, format string, args ...any) {
 
 // entry looks at one that is in the index.
 func (t *tally[S]) entry(e *entry[S]) {
-	f := t.store.Fingerprint(e.id)
+	f := t.store.Fingerprint(e.id())
 	t.live++
 	t.classes[e.counted()]++
-	t.expect(t.store.index.find(e.id) == e, "session %s is in the index but not found there", f)
+	t.expect(t.store.index.find(e.id()) == e, "session %s is in the index but not found there", f)
 	t.expect(e.flag(listed) && e.flag(placed), "session %s is in the index but counts as %#x", f, e.node.Spare)
 	t.expect(e.node.Linked(), "session %s is in the index but not in the order of eviction", f)
 	if e.size() > 0 {
@@ -66,9 +66,9 @@ func (t *tally[S]) entry(e *entry[S]) {
 
 // retired looks at one that is out of the index, but takes its place.
 func (t *tally[S]) retired(e *entry[S]) {
-	f := t.store.Fingerprint(e.id)
+	f := t.store.Fingerprint(e.id())
 	t.expect(e.load().phase() != live, "session %s is live and retired", f)
-	t.expect(t.store.index.find(e.id) != e, "session %s is retired and in the index", f)
+	t.expect(t.store.index.find(e.id()) != e, "session %s is retired and in the index", f)
 	t.expect(!e.flag(listed) && e.flag(placed), "session %s is retired but counts as %#x", f, e.node.Spare)
 	t.expect(!e.node.Linked(), "session %s is retired but in the order of eviction", f)
 	t.placed(e)
@@ -82,7 +82,7 @@ func (t *tally[S]) placed(e *entry[S]) {
 		t.filed++
 	}
 	st := e.load()
-	t.expect(st&parkedBit == 0 || st.busy(), "session %s is parked but idle", t.store.Fingerprint(e.id))
+	t.expect(st&parkedBit == 0 || st.busy(), "session %s is parked but idle", t.store.Fingerprint(e.id()))
 }
 
 // totals compares the sums.

@@ -99,15 +99,17 @@ func (s state) class() eviction.Class {
 	return eviction.Empty
 }
 
-// entry is one session and everything that the store knows of it. It is packed:
-// 96 bytes with a pointer for a session. What only few sessions need is in
+// entry is one session and everything that the store knows of it, its ID
+// included. It is packed: 128 bytes at most. What only few sessions need is in
 // extra.
 type entry[S Session] struct {
-	// What a hit reads comes first: allocated as it is, it lies in one cache line.
-	state  atomic.Uint64
-	id     string
-	birth  uint64 // when it was created, a stamp, << hashBits | the hash of the ID
-	value  S
+	// What a hit reads comes first, and lies in one cache line: what has the size
+	// of two of them is allocated at the start of one.
+	state atomic.Uint64
+	birth uint64 // when it was created, a stamp, << hashBits | the hash of the ID
+	ident ident
+	value S
+
 	source *source[S]
 	extra  atomic.Pointer[extra[S]]
 
@@ -130,6 +132,32 @@ func (e *entry[S]) counted() eviction.Class { return eviction.Class(e.node.Spare
 
 func (e *entry[S]) load() state              { return state(e.state.Load()) }
 func (e *entry[S]) swap(from, to state) bool { return e.state.CompareAndSwap(uint64(from), uint64(to)) }
+
+// newEntry returns an entry that is in no store yet.
+func newEntry[S Session](id string, v S) *entry[S] {
+	e := &entry[S]{value: v}
+	var long string
+	if e.ident, long = identOf(id); e.ident.long() {
+		e.extras().long = long
+	}
+	return e
+}
+
+// is reports whether e has the given ID.
+func (e *entry[S]) is(id string) bool {
+	if len(id) <= shortID {
+		return e.ident.is(id)
+	}
+	return e.ident.long() && e.extra.Load().long == id
+}
+
+// id returns e's ID.
+func (e *entry[S]) id() string {
+	if e.ident.long() {
+		return e.extra.Load().long
+	}
+	return e.ident.text()
+}
 
 // born notes when e was created, before others can see it.
 func (e *entry[S]) born(now time.Duration, h idHash) {
@@ -181,7 +209,8 @@ func (s *Store[S]) overdue(c *config, e *entry[S], st state, now time.Duration) 
 
 // extra is what only some sessions have.
 type extra[S Session] struct {
-	ctx atomic.Pointer[sessionContext]
+	ctx  atomic.Pointer[sessionContext]
+	long string // the ID, if it does not fit into the entry
 
 	// The ledger's, under its mutex.
 	size  int64
@@ -239,6 +268,6 @@ func (s *Store[S]) cancel(e *entry[S]) {
 		return
 	}
 	if c := x.ctx.Load(); c != nil {
-		c.cancel(&EndedError{s.Fingerprint(e.id), e.load().reason()})
+		c.cancel(&EndedError{s.Fingerprint(e.id()), e.load().reason()})
 	}
 }

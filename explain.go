@@ -11,14 +11,33 @@ import (
 // record is what there is to tell about a session at one moment, in the store's
 // own terms.
 type record struct {
-	id                string
+	ident             ident
+	long              string // the ID, if it is long
 	created, used, at time.Duration
 	state             state
 	turn              uint64 // counts the ends, as several may have one time
 }
 
 func (e *entry[S]) record(st state, now time.Duration) record {
-	return record{e.id, min(e.created(), now), min(st.used().duration(), now), now, st, 0}
+	r := record{ident: e.ident, created: min(e.created(), now), used: min(st.used().duration(), now), at: now, state: st}
+	if r.ident.long() {
+		r.long = e.id()
+	}
+	return r
+}
+
+func (r *record) is(id string) bool {
+	if len(id) <= shortID {
+		return r.ident.is(id)
+	}
+	return r.long == id
+}
+
+func (r *record) id() string {
+	if r.ident.long() {
+		return r.long
+	}
+	return r.ident.text()
 }
 
 // event tells what r says, but for the fingerprint.
@@ -143,7 +162,7 @@ func (r *ring) find(h idHash, id string) *record {
 		if e.number != number {
 			return nil
 		}
-		if e.hash == h && e.id == id {
+		if e.hash == h && e.is(id) {
 			return &e.record
 		}
 		number = e.older
@@ -159,7 +178,7 @@ func (r *ring) find(h idHash, id string) *record {
 func (s *Store[S]) Explain(f Fingerprint) (ev Event, ok bool) {
 	var last record
 	for _, r := range s.memory.all() {
-		if (!ok || r.turn > last.turn) && s.Fingerprint(r.id) == f {
+		if (!ok || r.turn > last.turn) && s.Fingerprint(r.id()) == f {
 			last, ok = r, true
 		}
 	}

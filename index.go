@@ -86,7 +86,7 @@ func (x *index[S]) get(h idHash, id string) *entry[S] {
 		b := &buckets[i&uint64(len(buckets)-1)]
 		tags := b.tags.Load()
 		for m := having(tags, tag); m != 0; m &= m - 1 {
-			if e := b.slots[bits.TrailingZeros64(m)/8].Load(); e != nil && e.id == id {
+			if e := b.slots[bits.TrailingZeros64(m)/8].Load(); e != nil && e.is(id) {
 				return e
 			}
 		}

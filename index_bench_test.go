@@ -110,7 +110,7 @@ var candidates = []struct {
 func fillCandidate(x candidate, n int) (ids, lookups []string) {
 	for i := range n {
 		id := fmt.Sprintf("%016x-%016x", rand.Uint64(), i)
-		e := &entry[*conn]{id: id}
+		e := newEntry[*conn](id, nil)
 		x.put(id, e)
 		ids = append(ids, id)
 	}
@@ -166,9 +166,9 @@ func churn(x candidate) (stop func()) {
 				return
 			default:
 			}
-			e := &entry[*conn]{id: fmt.Sprint("churn", i)}
-			x.put(e.id, e)
-			x.remove(e.id, e)
+			e := newEntry[*conn](fmt.Sprint("churn", i), nil)
+			x.put(e.id(), e)
+			x.remove(e.id(), e)
 		}
 	})
 	return func() { close(done); wg.Wait() }
@@ -181,18 +181,19 @@ func BenchmarkIndexMemory(b *testing.B) {
 	for _, c := range candidates {
 		b.Run("index="+c.name, func(b *testing.B) {
 			for range b.N {
-				entries := make([]entry[*conn], n)
+				entries, ids := make([]*entry[*conn], n), make([]string, n)
 				for i := range entries {
-					entries[i].id = fmt.Sprintf("%032x", i)
+					ids[i] = fmt.Sprintf("%032x", i)
+					entries[i] = newEntry[*conn](ids[i], nil)
 				}
 				before := heapInUse()
 				x := c.open()
 				for i := range entries {
-					x.put(entries[i].id, &entries[i])
+					x.put(ids[i], entries[i])
 				}
 				full := heapInUse()
 				for i := range entries {
-					x.remove(entries[i].id, &entries[i])
+					x.remove(ids[i], entries[i])
 				}
 				b.ReportMetric((full-before)/n, "B/entry")
 				b.ReportMetric((heapInUse()-before)/n, "B/entry-kept")

@@ -15,7 +15,8 @@ import (
 
 // unfiled returns an entry for id that knows its hash.
 func (x *index[S]) unfiled(id string) *entry[S] {
-	e := &entry[S]{id: id}
+	var none S
+	e := newEntry(id, none)
 	e.born(0, x.hash(id))
 	return e
 }
@@ -44,8 +45,8 @@ func TestTheIndexDoesWhatAMapDoes(t *testing.T) {
 			}
 			n := 0
 			for e := range x.all() {
-				if n++; model[e.id] != e {
-					t.Fatalf("all yields %s", e.id)
+				if n++; model[e.id()] != e {
+					t.Fatalf("all yields %s", e.id())
 				}
 			}
 			p := &x.parts[7]
@@ -86,7 +87,7 @@ func TestAnOverfullBucketLosesNobody(t *testing.T) {
 	buckets := make([]bucket[*conn], 256)
 	var all []*entry[*conn]
 	for i := range n {
-		e := &entry[*conn]{id: fmt.Sprint(i)}
+		e := newEntry[*conn](fmt.Sprint(i), nil)
 		e.born(0, h)
 		all = append(all, e)
 		place(buckets, e)
@@ -95,13 +96,13 @@ func TestAnOverfullBucketLosesNobody(t *testing.T) {
 	x.parts[7].table.Store(&buckets)
 	x.parts[7].live = n
 	for i, e := range all {
-		if x.get(h, e.id) != e {
+		if x.get(h, e.id()) != e {
 			t.Fatalf("%d of %d is not found", i, n)
 		}
 	}
 	for i, e := range all[:n-500] { // before it shrinks, which puts them where they belong
 		x.remove(e)
-		if x.get(h, e.id) != nil || x.get(h, all[n-1].id) == nil {
+		if x.get(h, e.id()) != nil || x.get(h, all[n-1].id()) == nil {
 			t.Fatalf("after the removal of %d, it or the last one is wrong", i)
 		}
 	}
@@ -195,7 +196,7 @@ func TestReadersOfTheIndexAreNotDisturbedByTheWriter(t *testing.T) {
 				default:
 				}
 				for i, id := range stay {
-					if e := x.find(id); e == nil || e.id != id {
+					if e := x.find(id); e == nil || !e.is(id) {
 						t.Errorf("%s is not found", id)
 					}
 					if x.find(gone[i]) != nil {

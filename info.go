@@ -42,7 +42,7 @@ func (s *Store[S]) All() iter.Seq2[Info, S] {
 
 func (s *Store[S]) info(c *config, e *entry[S], st state, now time.Duration) Info {
 	in := Info{
-		Fingerprint: s.Fingerprint(e.id),
+		Fingerprint: s.Fingerprint(e.id()),
 		Source:      e.source.name,
 		Created:     s.clock.start.Add(min(e.created(), now)),
 		LastUsed:    s.clock.start.Add(min(st.used().duration(), now)),

@@ -69,7 +69,7 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 	if err := s.letClosersBreathe(id, replace); err != nil {
 		return nil, err
 	}
-	e := &entry[S]{id: id, value: v}
+	e := newEntry(id, v)
 	if o.Holds {
 		leases |= holdsBit
 	}
@@ -78,7 +78,7 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 	e.state.Store(uint64(leases.touched(stampOf(now))))
 	s.lock()
 	defer s.unlock()
-	return s.enter(now, e, o, replace)
+	return s.enter(now, id, e, o, replace)
 }
 
 // letClosersBreathe slows newcomers down to the pace of the closers while more
@@ -122,14 +122,14 @@ const closePatience = time.Second
 const minClosing = 1024
 
 // enter is the part of insert that runs under the ledger's mutex.
-func (s *Store[S]) enter(now time.Duration, e *entry[S], o Origin, replace bool) (_ *entry[S], err error) {
+func (s *Store[S]) enter(now time.Duration, id string, e *entry[S], o Origin, replace bool) (_ *entry[S], err error) {
 	l := &s.ledger
 	if err := l.closed(); err != nil {
 		return nil, err
 	}
 	c, st, filed := s.config.Load(), e.load(), false
 	e.source = l.sources.find(o.Source)
-	if old := s.index.get(e.hash(), e.id); old != nil {
+	if old := s.index.get(e.hash(), id); old != nil {
 		var kept bool
 		if kept, filed, err = s.displace(c, now, old, e, o.Size, replace); kept || err != nil {
 			return old, err

@@ -82,7 +82,7 @@ func newJournal(fingerprint func(string) Fingerprint) *journal {
 // tell reports what happened to e to whom the config names.
 func (s *Store[S]) tell(c *config, kind EventKind, e *entry[S], st state, now time.Duration) {
 	if c.observer != nil || c.logger != nil && kind == EventEnded {
-		s.journal.event(c, e.id, s.event(kind, e.record(st, now)))
+		s.journal.event(c, e.id(), s.event(kind, e.record(st, now)))
 	}
 }
 

@@ -48,7 +48,7 @@ func (l *Lease[S]) Session() S {
 // Fingerprint returns the session's fingerprint, or the zero one after Release.
 func (l *Lease[S]) Fingerprint() Fingerprint {
 	if e := l.held(); e != nil {
-		return l.store.Fingerprint(e.id)
+		return l.store.Fingerprint(e.id())
 	}
 	return Fingerprint{}
 }

@@ -75,7 +75,7 @@ func (s *Store[S]) tellLeases(c *config, e *entry[S]) {
 	if x := e.extra.Load(); x != nil && c.leaseTraces {
 		taken = x.tell(s.clock.now())
 	}
-	s.journal.leak(c.logger, e.id, taken)
+	s.journal.leak(c.logger, e.id(), taken)
 }
 
 // leaseTrace is where and when a lease was taken.

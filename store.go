@@ -78,12 +78,12 @@ func (s *Store[S]) closeDone(e *entry[S], err error) {
 	s.closed.Add(1)
 	if err != nil {
 		s.failed.Add(1)
-		s.journal.fail(closeFailed, s.config.Load().logger, "layover: closing a session failed", e.id, err)
+		s.journal.fail(closeFailed, s.config.Load().logger, "layover: closing a session failed", e.id(), err)
 	}
 }
 
 func (s *Store[S]) closeHangs(e *entry[S]) {
-	s.journal.fail(closeHangs, s.config.Load().logger, "layover: closing a session hangs", e.id, nil)
+	s.journal.fail(closeHangs, s.config.Load().logger, "layover: closing a session hangs", e.id(), nil)
 }
 
 // find returns the entry under id.
@@ -113,7 +113,7 @@ func (s *Store[S]) alive(c *config, e *entry[S], soon stamp) (state, error) {
 			return st, nil
 		}
 		if st.phase() != live {
-			return st, s.notFound(e.id, st.reason())
+			return st, s.notFound(e.id(), st.reason())
 		}
 		r := s.overdue(c, e, st, s.clock.now())
 		if r == 0 {
@@ -177,7 +177,7 @@ func (s *Store[S]) replaced(e *entry[S]) bool {
 	}
 	s.lock() // whoever replaces it holds the mutex until the successor is filed
 	s.unlock()
-	return s.index.get(e.hash(), e.id) != e
+	return s.index.get(e.hash(), e.id()) != e
 }
 
 // end tries to end e, seen in state st, and reports whether it did.
@@ -435,14 +435,14 @@ func (s *Store[S]) Kill(f Fingerprint) bool {
 // marked returns the entries with fingerprint f that are in the store.
 func (s *Store[S]) marked(f Fingerprint) (found []*entry[S]) {
 	for e := range s.index.all() {
-		if s.Fingerprint(e.id) == f {
+		if s.Fingerprint(e.id()) == f {
 			found = append(found, e)
 		}
 	}
 	s.lock()
 	defer s.unlock()
 	for e := range s.ledger.retired {
-		if s.Fingerprint(e.id) == f {
+		if s.Fingerprint(e.id()) == f {
 			found = append(found, e)
 		}
 	}
