@@ -15,18 +15,23 @@ import (
 // a deadline counted from it is never early.
 type stamp int64
 
-func stampOf(t time.Duration) stamp     { return stamp((t + time.Millisecond - 1) / time.Millisecond) }
-func (t stamp) duration() time.Duration { return time.Duration(t) * time.Millisecond }
+func stampOf(t time.Duration) stamp     { return stamp((t + exact - 1) / exact) }
+func (t stamp) duration() time.Duration { return time.Duration(t) * exact }
 
-// clock tells hits the time without asking the machine, which would take longer
-// than the rest of the hit. It is coarse: what it tells is not before the real
-// time, and ahead of it by one resolution at most.
+// exact is the resolution of a clock that asks the machine each time: that of
+// stamps.
+const exact = time.Millisecond
+
+// clock tells hits the time without asking the machine, which would take as long
+// as the rest of the hit. It is coarse: what it tells is not before the real
+// time, and ahead of it by one resolution at most. If even the shortest timeout
+// is too short for that, it asks the machine after all.
 //
 // It is wound up by a timer, and parked when nobody has read it since the last
 // tick. Whoever reads a parked clock gets the real time and starts it again.
 type clock struct {
 	start      time.Time
-	bound      atomic.Int64 // the stamp to tell <<1, and whether it was told; parked
+	bound      atomic.Int64 // the stamp to tell <<1, and whether it was told; else parked, always if exact
 	resolution atomic.Int64
 
 	lateTicks atomic.Int32 // how many of late there are
@@ -72,10 +77,13 @@ func (c *clock) soon() stamp {
 
 // wind starts a parked clock.
 func (c *clock) wind() stamp {
+	if c.resolution.Load() == int64(exact) {
+		return stampOf(c.now())
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	if c.bound.Load() == parked {
+	if c.bound.Load() == parked && c.resolution.Load() > int64(exact) {
 		c.set(now, 1)
 	}
 	return stampOf(now)
@@ -84,7 +92,7 @@ func (c *clock) wind() stamp {
 // set has the clock tell until the next tick, which is due in half the time for
 // which what it tells is true. Of the resolution, a stamp's rounding takes a part.
 func (c *clock) set(now time.Duration, told int64) {
-	r := time.Duration(c.resolution.Load()) - time.Millisecond
+	r := time.Duration(c.resolution.Load()) - exact
 	c.bound.Store(int64(stampOf(now+r))<<1 | told)
 	c.timer.Reset(r / 2)
 }

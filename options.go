@@ -31,8 +31,8 @@ const (
 	jitterShare                = 10 // the lifetime ends up to 1/jitterShare early
 	minFingerprintKey          = 16
 	fewUnconfirmed, fewDivisor = 8, 64
-	resolutionShare            = 256                  // the clock's part of the shortest timeout
-	minResolution              = 2 * time.Millisecond // one for the clock, one for the rounding of stamps
+	resolutionShare            = 256                   // the clock's part of the shortest timeout
+	coarseFrom                 = 32 * time.Millisecond // a finer clock would tick too often, and often too late
 	maxResolution              = time.Second
 	marginShare                = 8
 	mostRemembered             = 1 << 30
@@ -323,7 +323,9 @@ func (c *config) derive() {
 			shortest = min(shortest, d)
 		}
 	}
-	c.resolution = min(max(shortest/resolutionShare, minResolution), maxResolution)
+	if c.resolution = min(shortest/resolutionShare, maxResolution); c.resolution < coarseFrom {
+		c.resolution = exact
+	}
 	c.share = c.busyShare()
 	if c.margin = 0; shortest != never {
 		c.margin = max(2*c.resolution, shortest/marginShare)

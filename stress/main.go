@@ -77,12 +77,16 @@ func (c config) lifetime() time.Duration { return 5 * c.idle }
 // within limits.
 func (c config) resolution() time.Duration {
 	shortest := min(c.idle, c.lifetime(), c.empty(), c.holding())
-	return min(max(shortest/resolutionShare, minResolution), maxResolution)
+	if r := min(shortest/resolutionShare, maxResolution); r >= coarseFrom {
+		return r
+	}
+	return exact
 }
 
 const (
 	resolutionShare = 256
-	minResolution   = 2 * time.Millisecond
+	coarseFrom      = 32 * time.Millisecond // below that, its clock is exact
+	exact           = time.Millisecond
 	maxResolution   = time.Second
 )
 
