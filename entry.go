@@ -43,13 +43,19 @@ const (
 	gone                 // absent, to be closed by whoever made it so
 )
 
-func (s state) leases() int     { return int(s >> leaseShift) }
-func (s state) busy() bool      { return s >= leaseUnit }
-func (s state) reason() Reason  { return Reason(s >> reasonShift & reasonMask) }
-func (s state) phase() phase    { return phase(s >> phaseShift & phaseMask) }
-func (s state) confirmed() bool { return s&confirmedBit != 0 }
-func (s state) holds() bool     { return s&holdsBit != 0 }
-func (s state) used() stamp     { return stamp(s & usedMask) }
+// marks are the bits of a state that a lease remembers from when it was taken.
+type marks uint8
+
+func (s state) marks() marks     { return marks(s >> phaseShift) }
+func (m marks) state() state     { return state(m) << phaseShift }
+func (s state) generation() bool { return s&generationBit != 0 }
+func (s state) leases() int      { return int(s >> leaseShift) }
+func (s state) busy() bool       { return s >= leaseUnit }
+func (s state) reason() Reason   { return Reason(s >> reasonShift & reasonMask) }
+func (s state) phase() phase     { return phase(s >> phaseShift & phaseMask) }
+func (s state) confirmed() bool  { return s&confirmedBit != 0 }
+func (s state) holds() bool      { return s&holdsBit != 0 }
+func (s state) used() stamp      { return stamp(s & usedMask) }
 
 // touched returns s with the idle clock started at t. Clocks read by different
 // goroutines may arrive in any order; the latest holds.
@@ -130,7 +136,12 @@ func (e *entry[S]) flag(f uint16) bool { return e.node.Spare&f != 0 }
 // counted is the class as which the ledger has counted e.
 func (e *entry[S]) counted() eviction.Class { return eviction.Class(e.node.Spare >> classShift) }
 
-func (e *entry[S]) load() state              { return state(e.state.Load()) }
+func (e *entry[S]) load() state { return state(e.state.Load()) }
+
+// own is load for one who is about to swap and has company: the cache line comes
+// as its own at once, and most likely stays until the swap.
+func (e *entry[S]) own() state { return state(e.state.Add(0)) }
+
 func (e *entry[S]) swap(from, to state) bool { return e.state.CompareAndSwap(uint64(from), uint64(to)) }
 
 // newEntry returns an entry that is in no store yet.

@@ -20,7 +20,7 @@ type Lease[S Session] struct {
 	entry      *entry[S]
 	trace      *leaseTrace
 	released   atomic.Bool // and not an atomic entry: its swap would have every lease escape to the heap
-	generation bool
+	taken      marks
 }
 
 // held returns the leased entry, or nil after Release.
@@ -67,16 +67,19 @@ func (l *Lease[S]) Context() context.Context {
 }
 
 // Confirm is [Store.Confirm] of the leased session.
-func (l *Lease[S]) Confirm() {
-	if e := l.held(); e != nil {
-		l.store.raise(e, confirmedBit)
-	}
-}
+func (l *Lease[S]) Confirm() { l.raise(confirmedBit) }
 
 // Hold is [Store.Hold] of the leased session.
-func (l *Lease[S]) Hold() {
+func (l *Lease[S]) Hold() { l.raise(holdsBit) }
+
+// raise need not look at the session, which others use, if the mark was there
+// when the lease was taken: marks stay.
+func (l *Lease[S]) raise(bit state) {
+	if l.taken.state()&bit != 0 {
+		return
+	}
 	if e := l.held(); e != nil {
-		l.store.raise(e, holdsBit)
+		l.store.raise(e, bit)
 	}
 }
 
@@ -109,6 +112,6 @@ func (l *Lease[S]) Release() {
 		if l.trace != nil {
 			l.entry.extras().untrace(l.trace)
 		}
-		l.store.release(l.entry, l.generation)
+		l.store.release(l.entry, l.taken.state().generation())
 	}
 }

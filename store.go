@@ -200,7 +200,7 @@ func (s *Store[S]) Acquire(id string) (l Lease[S], err error) {
 		c := s.config.Load()
 		var st state
 		if st, err = s.lease(c, e); err == nil {
-			l.store, l.entry, l.generation = s, e, st&generationBit != 0
+			l.store, l.entry, l.taken = s, e, st.marks()
 			if c.leaseTraces {
 				l.trace = s.trace(e)
 			}
@@ -214,11 +214,16 @@ func (s *Store[S]) Acquire(id string) (l Lease[S], err error) {
 
 // lease adds a lease to e.
 func (s *Store[S]) lease(c *config, e *entry[S]) (state, error) {
-	soon := s.clock.soon()
-	for tries := 0; ; {
-		st, err := s.alive(c, e, soon)
-		if err != nil {
-			return st, err
+	soon, st := s.clock.soon(), e.load()
+	if st.busy() {
+		st = e.own()
+	}
+	for tries := 0; ; st = e.own() {
+		if !e.fresh(c, st, soon) {
+			var err error
+			if st, err = s.alive(c, e, soon); err != nil {
+				return st, err
+			}
 		}
 		if st.leases() >= c.maxLeases {
 			s.leasesRefused.Add(1)
@@ -327,9 +332,11 @@ func (s *Store[S]) raise(e *entry[S], bit state) {
 
 // release gives back one lease, which was taken in the given generation.
 func (s *Store[S]) release(e *entry[S], generation bool) {
-	soon := s.clock.soon()
-	for {
-		st := e.load()
+	soon, st := s.clock.soon(), e.load()
+	if st.leases() > 1 {
+		st = e.own()
+	}
+	for ; ; st = e.own() {
 		if !st.busy() {
 			return // a lease was copied, and the copy released before
 		}
@@ -344,7 +351,7 @@ func (s *Store[S]) release(e *entry[S], generation bool) {
 		if idle && st.phase() != gone {
 			e.source.leave()
 		}
-		if generation != (next&generationBit != 0) {
+		if generation != next.generation() {
 			s.retireLease(e)
 		}
 		if next.phase() != st.phase() {
