@@ -71,20 +71,32 @@ func newMemory(size int) *memory {
 	return &memory{rings: [2]ring{{size: (size + 1) / 2}, {size: size / 2}}}
 }
 
-// add remembers r, whose ID has the given hash.
-func (m *memory) add(h idHash, r record) {
-	ring := &m.rings[1]
-	if r.state.confirmed() || r.state.holds() {
-		ring = &m.rings[0]
+// ring returns where the end of a session in state st is remembered, nil if
+// nowhere.
+func (m *memory) ring(st state) *ring {
+	r := &m.rings[1]
+	if st.confirmed() || st.holds() {
+		r = &m.rings[0]
 	}
-	if ring.size == 0 {
+	if r.size == 0 {
+		return nil
+	}
+	return r
+}
+
+// remember notes how e has ended.
+func (s *Store[S]) remember(e *entry[S], st state, now time.Duration) {
+	m := s.memory
+	ring := m.ring(st)
+	if ring == nil {
 		return
 	}
+	r := e.record(st, now)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.turn++
 	r.turn = m.turn
-	ring.add(h, r)
+	ring.add(e.hash(), r)
 }
 
 // find returns why the session with this ID ended, the last one if there were

@@ -55,7 +55,7 @@ func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
 // Errors are those of Add without [ErrExists] and [ErrLeaseLimit]. On an error
 // v is not stored and not closed, and what was there stays.
 func (s *Store[S]) Put(id string, v S, o Origin) error {
-	if e := s.index.find(id); e != nil && same(e.value, v) && s.Touch(id) == nil {
+	if e := s.index.find(id); e != nil && s.same(e.value, v) && s.Touch(id) == nil {
 		return nil
 	}
 	_, err := s.insert(id, v, o, 0, true)
@@ -63,7 +63,7 @@ func (s *Store[S]) Put(id string, v S, o Origin) error {
 }
 
 func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) (*entry[S], error) {
-	if id == "" || isNil(v) || !sane(o.Size) {
+	if id == "" || s.isNil(v) || !sane(o.Size) {
 		return nil, ErrInvalid
 	}
 	if err := s.letClosersBreathe(id, replace); err != nil {
@@ -164,7 +164,7 @@ func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], size
 			if !replace {
 				return true, false, ErrExists
 			}
-			if same(old.value, e.value) {
+			if s.same(old.value, e.value) {
 				if old.swap(st, st.touched(stampOf(now))) {
 					return true, false, nil
 				}
@@ -213,12 +213,16 @@ func (s *Store[S]) roomToReplace(c *config, now time.Duration, old *entry[S], st
 }
 
 // same reports whether a and b are one session.
-func same[S Session](a, b S) bool {
-	return reflect.ValueOf(a).Comparable() && any(a) == any(b)
+func (s *Store[S]) same(a, b S) bool {
+	return (s.pointers || reflect.ValueOf(a).Comparable()) && any(a) == any(b)
 }
 
 // isNil reports whether v is nil, or an interface value that holds a nil.
-func isNil[S Session](v S) bool {
+func (s *Store[S]) isNil(v S) bool {
+	if s.pointers {
+		var none S
+		return any(v) == any(none)
+	}
 	switch r := reflect.ValueOf(v); r.Kind() {
 	case reflect.Invalid:
 		return true

@@ -24,6 +24,7 @@ import (
 type journal struct {
 	pool        *janitor.Pool[delivery]
 	fingerprint func(id string) Fingerprint
+	now         func() time.Duration
 	dropped     atomic.Uint64
 
 	mu    sync.Mutex
@@ -44,7 +45,7 @@ type delivery struct {
 
 // line limits log lines of one kind to one a second.
 type line struct {
-	next    time.Time // not before
+	next    time.Duration // not before
 	skipped int
 }
 
@@ -57,8 +58,8 @@ const (
 	failures
 )
 
-func newJournal(fingerprint func(string) Fingerprint) *journal {
-	j := &journal{fingerprint: fingerprint}
+func newJournal(fingerprint func(string) Fingerprint, now func() time.Duration) *journal {
+	j := &journal{fingerprint: fingerprint, now: now}
 	j.pool = janitor.NewPool(janitor.PoolConfig[delivery]{
 		Workers: 1, // order
 		Run: func(d delivery) error {
@@ -81,28 +82,25 @@ func newJournal(fingerprint func(string) Fingerprint) *journal {
 
 // tell reports what happened to e to whom the config names.
 func (s *Store[S]) tell(c *config, kind EventKind, e *entry[S], st state, now time.Duration) {
-	if c.observer != nil || c.logger != nil && kind == EventEnded {
-		s.journal.event(c, e.id(), s.event(kind, e.record(st, now)))
+	j := s.journal
+	if c.observer != nil {
+		j.submit(delivery{observe: c.observer, event: s.event(kind, e.record(st, now)), id: e.id(), logger: c.logger})
+	}
+	if c.logger == nil || kind != EventEnded {
+		return
+	}
+	if n := j.count(int(st.reason()), now); n > 0 {
+		j.ended(c.logger, n, e.id(), s.event(kind, e.record(st, now)))
 	}
 }
 
-// event reports ev, which has no fingerprint yet, of the session with this ID.
-func (j *journal) event(c *config, id string, ev Event) {
-	if c.observer != nil {
-		j.submit(delivery{observe: c.observer, event: ev, id: id, logger: c.logger})
-	}
-	if c.logger == nil || ev.Kind != EventEnded {
-		return
-	}
-	n := j.count(int(ev.Reason))
-	if n == 0 {
-		return
-	}
+// ended writes a line about a session with this ID, which stands for n of them.
+func (j *journal) ended(l *slog.Logger, n int, id string, ev Event) {
 	level := slog.LevelInfo
 	if ev.Reason == ReasonCapacity || ev.Reason == ReasonKilled {
 		level = slog.LevelWarn
 	}
-	j.submit(delivery{logger: c.logger, level: level, text: "layover: session ended", attrs: []slog.Attr{
+	j.submit(delivery{logger: l, level: level, text: "layover: session ended", attrs: []slog.Attr{
 		slog.String("reason", ev.Reason.String()),
 		slog.Int("sessions", n),
 		slog.String("session", j.fingerprint(id).String()),
@@ -118,7 +116,7 @@ func (j *journal) fail(kind int, l *slog.Logger, text, id string, err error) {
 	if l == nil {
 		return
 	}
-	if n := j.count(reasons + kind); n > 0 {
+	if n := j.count(reasons+kind, j.now()); n > 0 {
 		f := j.fingerprint(id)
 		attrs := append(describe(err, id, f), slog.Int("times", n), slog.String("session", f.String()))
 		j.submit(delivery{logger: l, level: slog.LevelError, text: text, attrs: attrs})
@@ -130,7 +128,7 @@ func (j *journal) leak(l *slog.Logger, id, taken string) {
 	if l == nil {
 		return
 	}
-	if n := j.count(reasons + leaseKept); n > 0 {
+	if n := j.count(reasons+leaseKept, j.now()); n > 0 {
 		j.submit(delivery{logger: l, level: slog.LevelError, text: "layover: a lease was not released", attrs: []slog.Attr{
 			slog.Int("times", n), slog.String("session", j.fingerprint(id).String()), slog.String("taken", taken)}})
 	}
@@ -138,17 +136,16 @@ func (j *journal) leak(l *slog.Logger, id, taken string) {
 
 // count returns for how many occurrences a line of this kind now stands, zero
 // if one was written less than a second ago.
-func (j *journal) count(kind int) int {
+func (j *journal) count(kind int, now time.Duration) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	l := &j.lines[kind]
 	l.skipped++
-	now := time.Now()
-	if now.Before(l.next) {
+	if now < l.next {
 		return 0
 	}
 	n := l.skipped
-	l.next, l.skipped = now.Add(time.Second), 0
+	l.next, l.skipped = now+time.Second, 0
 	return n
 }
 

@@ -119,7 +119,7 @@ func TestWhatASlowObserverMissesIsCounted(t *testing.T) {
 			seen.Add(1)
 		}))
 		for range maxQueuedEvents + missed {
-			s.journal.event(s.config.Load(), "", Event{Kind: EventCreated})
+			s.journal.submit(delivery{observe: s.config.Load().observer, event: Event{Kind: EventCreated}})
 		}
 		c := add(t, s, "a") // the store goes on, and its sessions end
 		must(t, s.Remove("a"))

@@ -17,31 +17,33 @@ import (
 // leave, and when. Whoever adds or ends a session holds its mutex; hits do not.
 // No foreign code runs under it.
 type ledger[S Session] struct {
+	// Every insert and end writes to these, or reads them. They are together, as
+	// each cache line of them has to come from the processor that had the mutex
+	// before.
 	mu       sync.Mutex
 	places   int   // taken: live and retired sessions
 	bytes    int64 // that they have said to take
 	live     int
 	classes  [eviction.Confirmed + 1]int // live ones
-	retired  map[*entry[S]]struct{}
-	sources  sources[S]
-	policy   eviction.Policy[entry[S]] // who leaves for a place
-	sized    eviction.Policy[entry[S]] // who leaves for bytes: of those that take any
-	wheel    *janitor.Wheel[entry[S]]
 	draining bool
 	shut     bool
-	empty    chan struct{} // closed when no place is taken, after shut
 	emptied  bool
+	sweeping bool          // a sweep is under way, and will arm the timer when it is done
+	wakeAt   time.Duration // when the timer fires; never if it is stopped
+	closing  []*entry[S]   // to be handed to the closers when the mutex is unlocked
 	counts   counts
-	departed departures[S]    // ended, to be settled by whoever has the mutex
-	closing  []*entry[S]      // to be handed to the closers when the mutex is unlocked
-	due      [batch]*entry[S] // scratch of reap
+	departed departures[S] // ended, to be settled by whoever has the mutex
 
-	over atomic.Bool // more is taken than the maximum, after it was lowered
-
-	sweeping bool // a sweep is under way, and will arm the timer when it is done
-	timer    *time.Timer
-	wakeAt   time.Duration  // when the timer fires; never if it is stopped
-	sweeps   sync.WaitGroup // a timer that is armed or whose sweep still runs
+	sources sources[S]
+	policy  eviction.Policy[entry[S]] // who leaves for a place
+	sized   eviction.Policy[entry[S]] // who leaves for bytes: of those that take any
+	wheel   *janitor.Wheel[entry[S]]
+	retired map[*entry[S]]struct{}
+	over    atomic.Bool      // more is taken than the maximum, after it was lowered
+	empty   chan struct{}    // closed when no place is taken, after shut
+	timer   *time.Timer      // of the janitor
+	sweeps  sync.WaitGroup   // a timer that is armed or whose sweep still runs
+	due     [batch]*entry[S] // scratch of reap
 }
 
 // counts are running totals and a peak.
@@ -208,7 +210,7 @@ func (s *Store[S]) delist(c *config, e *entry[S], st state, now time.Duration) {
 		l.sized.Remove(e)
 	}
 	s.index.remove(e)
-	s.memory.add(e.hash(), e.record(st, now))
+	s.remember(e, st, now)
 	s.tell(c, EventEnded, e, st, now)
 	if st.phase() != retired {
 		return

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"reflect"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -31,10 +32,11 @@ type Session interface {
 // a session's Close and from the observer, but for Shutdown, which waits for
 // both. Use [New].
 type Store[S Session] struct {
-	config  atomic.Pointer[config]
-	stopped atomic.Bool
-	clock   clock
-	index   *index[S] // a pointer, as fmt prints a store by reflection that is in an unexported field
+	config   atomic.Pointer[config]
+	stopped  atomic.Bool
+	clock    clock
+	pointers bool      // S is a pointer type
+	index    *index[S] // a pointer, as fmt prints a store by reflection that is in an unexported field
 
 	_                             [64]byte   // what hits read is not on a cache line that others write
 	reconf                        sync.Mutex // one Reconfigure at a time
@@ -53,11 +55,11 @@ func New[S Session](opts ...Option) (*Store[S], error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store[S]{index: newIndex[S]()}
+	s := &Store[S]{index: newIndex[S](), pointers: reflect.TypeFor[S]().Kind() == reflect.Pointer}
 	s.config.Store(c)
 	s.clock.init(c)
 	s.macs.New = func() any { return hmac.New(sha256.New, []byte(c.key)) }
-	s.journal = newJournal(s.Fingerprint)
+	s.journal = newJournal(s.Fingerprint, s.clock.now)
 	s.memory = newMemory(c.remembered)
 	s.ledger.retired = make(map[*entry[S]]struct{})
 	s.ledger.policy, s.ledger.sized = newPolicies[S](c)
@@ -402,7 +404,7 @@ func (s *Store[S]) Remove(id string) error {
 // CompareAndRemove is Remove, but only of v: if another session has the ID by
 // now, that one stays and the error is [ErrNotFound].
 func (s *Store[S]) CompareAndRemove(id string, v S) error {
-	return s.removeIf(id, func(filed S) bool { return same(filed, v) })
+	return s.removeIf(id, func(filed S) bool { return s.same(filed, v) })
 }
 
 func (s *Store[S]) removeIf(id string, meant func(S) bool) error {
