@@ -142,7 +142,7 @@ func serve(r io.Reader, w io.Writer) error {
 type subject struct {
 	kind
 	hits  *hits
-	evict *evict
+	evict map[bool]*evict // by whether hits are leases
 	churn *churn
 }
 

@@ -18,7 +18,16 @@ type layoverPeer struct {
 }
 
 func openLayover(maximum int, idle time.Duration) (peer, error) {
-	s, err := layover.New[*value](layover.WithMaxSessions(maximum), layover.WithIdleTimeout(idle),
+	return openLayoverWith(layover.EvictUnconfirmed, maximum, idle)
+}
+
+// openLayoverLRU has whoever was not used for longest leave, like most peers.
+func openLayoverLRU(maximum int, idle time.Duration) (peer, error) {
+	return openLayoverWith(layover.EvictLRU, maximum, idle)
+}
+
+func openLayoverWith(w layover.WhenFull, maximum int, idle time.Duration) (peer, error) {
+	s, err := layover.New[*value](layover.WithMaxSessions(maximum), layover.WithIdleTimeout(idle), layover.WithWhenFull(w),
 		layover.WithUnconfirmedTimeouts(0, 0), layover.WithRemembered(0), layover.WithLogger(nil))
 	return layoverPeer{s}, err
 }

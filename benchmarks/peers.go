@@ -47,13 +47,14 @@ type kind struct {
 	name    string
 	module  string
 	open    func(maximum int, idle time.Duration) (peer, error)
-	bounded bool // evicts
-	expires bool // removes what has expired by itself, keys with different deadlines
+	openLRU func(maximum int, idle time.Duration) (peer, error) // where it must be asked to be one
+	bounded bool                                                // evicts
+	expires bool                                                // removes what has expired by itself, keys with different deadlines
 	leases  bool
 }
 
 var kinds = []kind{
-	{name: "layover", module: "github.com/c8e4ff29/layover", open: openLayover, bounded: true, expires: true, leases: true},
+	{name: "layover", module: "github.com/c8e4ff29/layover", open: openLayover, openLRU: openLayoverLRU, bounded: true, expires: true, leases: true},
 	{name: "otter", module: "github.com/maypok86/otter/v2", open: openOtter, bounded: true, expires: true},
 	{name: "theine", module: "github.com/Yiling-J/theine-go", open: openTheine, bounded: true, expires: true},
 	{name: "golang-lru", module: "github.com/hashicorp/golang-lru/v2", open: openLRU, bounded: true},

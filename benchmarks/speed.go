@@ -173,6 +173,7 @@ func hitting(o order, leases bool) func(*subject, job, int, int) (metrics, error
 // evict is a peer that has room for a tenth of what is looked up.
 type evict struct {
 	peer
+	hit     func(key string) bool
 	books   *books
 	lookups []string
 }
@@ -180,7 +181,7 @@ type evict struct {
 func (e *evict) op(n int) outcome {
 	key := e.lookups[n&(len(e.lookups)-1)]
 	if n%10 != 0 {
-		if e.use(key) {
+		if e.hit(key) {
 			return hit
 		}
 		return miss
@@ -192,38 +193,49 @@ func (e *evict) op(n int) outcome {
 	return done
 }
 
-func (s *subject) filledEvict(z sizes) (*evict, error) {
-	if s.evict != nil {
-		return s.evict, nil
+func (s *subject) filledEvict(z sizes, leases bool) (*evict, error) {
+	if e := s.evict[leases]; e != nil {
+		return e, nil
 	}
-	capacity := z.Entries / 10
-	p, err := s.open(capacity, hour)
+	capacity, open := z.Entries/10, s.open
+	if !leases && s.openLRU != nil {
+		open = s.openLRU
+	}
+	p, err := open(capacity, hour)
 	if err != nil {
 		return nil, err
 	}
 	keys := uuids(z.Entries)
 	senders := make([]string, capacity) // all from one source: the order is that of use alone
-	e := &evict{peer: p, books: newBooks(), lookups: copies(keys, zipfIndexes(z.Lookups, z.Entries))}
+	e := &evict{peer: p, hit: p.get, books: newBooks(), lookups: copies(keys, zipfIndexes(z.Lookups, z.Entries))}
+	if leases {
+		e.hit = p.use
+	}
 	fill(p, keys[z.Entries-capacity:], senders, e.books) // with the rarest, unconfirmed
 	for i := range 2 * z.Lookups {                       // all have the same time to learn
 		e.op(i)
 	}
-	s.evict = e
+	if s.evict == nil {
+		s.evict = map[bool]*evict{}
+	}
+	s.evict[leases] = e
 	return e, nil
 }
 
 // evicting is nine lookups, then one put.
-func evicting(s *subject, j job, procs, goroutines int) (metrics, error) {
-	e, err := s.filledEvict(j.Sizes)
-	if err != nil {
-		return nil, err
+func evicting(leases bool) func(*subject, job, int, int) (metrics, error) {
+	return func(s *subject, j job, procs, goroutines int) (metrics, error) {
+		e, err := s.filledEvict(j.Sizes, leases)
+		if err != nil {
+			return nil, err
+		}
+		t := measure(procs, goroutines, j.Time, func(w, i int) outcome { return e.op(j.Pass*104729 + w*7919 + i) }, nil)
+		m := metrics{"ns": t.nanoseconds(), "refused": percent(t.counts[refused], t.counts[done]+t.counts[refused])}
+		if s.bounded {
+			m["hits"] = percent(t.counts[hit], t.counts[hit]+t.counts[miss])
+		}
+		return m, nil
 	}
-	t := measure(procs, goroutines, j.Time, func(w, i int) outcome { return e.op(j.Pass*104729 + w*7919 + i) }, nil)
-	m := metrics{"ns": t.nanoseconds(), "refused": percent(t.counts[refused], t.counts[done]+t.counts[refused])}
-	if s.bounded {
-		m["hits"] = percent(t.counts[hit], t.counts[hit]+t.counts[miss])
-	}
-	return m, nil
 }
 
 // churn is a peer beside whose entries others come and go.

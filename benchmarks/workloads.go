@@ -46,7 +46,8 @@ func workloads() []workload {
 	speed("hits", "lease/zipf", "acquire + release, zipf", multi, hitting(zipfian, true))
 	speed("hits", "lease/uniform", "acquire + release, uniform", multi, hitting(uniform, true))
 	speed("hits", "lease/hot", "acquire + release, one hot key", multi, hitting(hot, true))
-	speed("evict", "evict", "90 % get, 10 % put, evicting", some, evicting)
+	speed("evict", "evict/get", "90 % get, 10 % put, evicting", some, evicting(false))
+	speed("evict", "evict/lease", "90 % acquire + release, 10 % put, evicting", some, evicting(true))
 	speed("churn", "churn", "add + remove, closed", some, churning)
 
 	heavy := func(name, title string, suits func(kind) bool, run func(*subject, job) (metrics, error)) {
