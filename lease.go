@@ -16,11 +16,11 @@ import (
 // Its methods may be called by several goroutines, and after Release. It must
 // not be copied; hand on a pointer.
 type Lease[S Session] struct {
-	store      *Store[S]
-	entry      *entry[S]
-	trace      *leaseTrace
-	released   atomic.Bool // and not an atomic entry: its swap would have every lease escape to the heap
-	taken      marks
+	store    *Store[S]
+	entry    *entry[S]
+	trace    *leaseTrace
+	released atomic.Bool // and not an atomic entry: its swap would have every lease escape to the heap
+	taken    marks
 }
 
 // held returns the leased entry, or nil after Release.

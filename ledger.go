@@ -33,6 +33,7 @@ type ledger[S Session] struct {
 	closing  []*entry[S]   // to be handed to the closers when the mutex is unlocked
 	counts   counts
 	departed departures[S] // ended, to be settled by whoever has the mutex
+	handing  atomic.Int32  // on their way to the closers, after the mutex
 
 	sources sources[S]
 	policy  eviction.Policy[entry[S]] // who leaves for a place
@@ -118,23 +119,38 @@ const lockTries, lockPause = 20, 300
 // unlock unlocks the mutex, and sees to those who departed meanwhile, unless
 // somebody else has it by then, who will.
 func (s *Store[S]) unlock() {
+	l := &s.ledger
 	for {
-		s.finish()
-		s.ledger.mu.Unlock()
-		if s.ledger.departed.none() || !s.ledger.mu.TryLock() {
+		var few [fewClosing]*entry[S]
+		n := s.finish(few[:])
+		l.mu.Unlock()
+		if n > 0 {
+			s.closers.SubmitAll(few[:n])
+			l.handing.Add(int32(-n))
+		}
+		if l.departed.none() || !l.mu.TryLock() {
 			return
 		}
 		s.settleDeparted()
 	}
 }
 
-// finish does what had to wait for the end of a change.
-func (s *Store[S]) finish() {
+// fewClosing are as many as are handed to the closers without the mutex, which
+// they need not hold up.
+const fewClosing = 4
+
+// finish does what had to wait for the end of a change. It returns how many of
+// those that are to be closed it has put into few, for the caller to hand over
+// once the mutex is unlocked.
+func (s *Store[S]) finish(few []*entry[S]) (n int) {
 	l := &s.ledger
 	if len(l.closing) > 0 {
-		// Here and not after the mutex, so that a Shutdown that finds no place
-		// taken waits for these as well.
-		s.closers.SubmitAll(l.closing)
+		if len(l.closing) <= len(few) {
+			n = copy(few, l.closing)
+			l.handing.Add(int32(n))
+		} else {
+			s.closers.SubmitAll(l.closing)
+		}
 		clear(l.closing)
 		l.closing = l.closing[:0]
 	}
@@ -147,6 +163,16 @@ func (s *Store[S]) finish() {
 			l.emptied = true
 			close(l.empty)
 		}
+	}
+	return n
+}
+
+// handOver returns when the closers have everybody who had ended before.
+func (s *Store[S]) handOver() {
+	s.lock()
+	s.unlock()
+	for s.ledger.handing.Load() > 0 {
+		runtime.Gosched()
 	}
 }
 

@@ -160,6 +160,7 @@ func (s *Store[S]) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		result.Killed = s.killRetired()
 	}
+	s.handOver()
 	if result.Closing = s.closers.Drain(ctx); result.Closing > 0 {
 		s.closers.Hurry()
 	}
