@@ -78,7 +78,16 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 	e.state.Store(uint64(leases.touched(stampOf(now))))
 	s.lock()
 	defer s.unlock()
-	return s.enter(now, id, e, o, replace)
+	return s.enter(&newcomer[S]{now, id, e, o, replace})
+}
+
+// newcomer is who is to be let in.
+type newcomer[S Session] struct {
+	now     time.Duration
+	id      string
+	entry   *entry[S]
+	origin  Origin
+	replace bool // whoever has the ID
 }
 
 // letClosersBreathe slows newcomers down to the pace of the closers while more
@@ -122,16 +131,17 @@ const closePatience = time.Second
 const minClosing = 1024
 
 // enter is the part of insert that runs under the ledger's mutex.
-func (s *Store[S]) enter(now time.Duration, id string, e *entry[S], o Origin, replace bool) (_ *entry[S], err error) {
+func (s *Store[S]) enter(n *newcomer[S]) (_ *entry[S], err error) {
 	l := &s.ledger
 	if err := l.closed(); err != nil {
 		return nil, err
 	}
+	e := n.entry
 	c, st, filed := s.config.Load(), e.load(), false
-	e.source = l.sources.find(o.Source)
-	if old := s.index.get(e.hash(), id); old != nil {
+	e.source = l.sources.find(n.origin.Source)
+	if old := s.index.get(e.hash(), n.id); old != nil {
 		var kept bool
-		if kept, filed, err = s.displace(c, now, old, e, o.Size, replace); kept || err != nil {
+		if kept, filed, err = s.displace(c, n, old); kept || err != nil {
 			return old, err
 		}
 	}
@@ -139,38 +149,40 @@ func (s *Store[S]) enter(now time.Duration, id string, e *entry[S], o Origin, re
 		s.leasesRefused.Add(1)
 		return nil, ErrLeaseLimit
 	}
-	if !s.room(c, now, e.source, 1, o.Size) {
+	if !s.room(c, n.now, e.source, 1, n.origin.Size) {
 		if st.busy() {
 			e.source.leave()
 		}
 		l.counts.refused++
 		return nil, ErrFull
 	}
-	s.admit(c, e, o.Size, filed)
+	s.admit(c, e, n.origin.Size, filed)
 	return e, nil
 }
 
-// displace ends old, so that e can have its ID. It is kept if it is the same
-// session as e, or live and not to be replaced. If e has replaced it, e is filed.
-func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], size int64, replace bool) (kept, filed bool, _ error) {
+// displace ends old, so that n can have its ID. It is kept if it is the same
+// session as n's, or live and not to be replaced. If n has replaced it, n is
+// filed.
+func (s *Store[S]) displace(c *config, n *newcomer[S], old *entry[S]) (kept, filed bool, _ error) {
+	e := n.entry
 	for {
 		st := old.load()
 		if st.phase() != live {
-			s.settle(c, old, now) // on its way out; its end comes before the newcomer
+			s.settle(c, old, n.now) // on its way out; its end comes before the newcomer
 			return false, false, nil
 		}
-		r := s.overdue(c, old, st, now)
+		r := s.overdue(c, old, st, n.now)
 		if r == 0 {
-			if !replace {
+			if !n.replace {
 				return true, false, ErrExists
 			}
 			if s.same(old.value, e.value) {
-				if old.swap(st, st.touched(stampOf(now))) {
+				if old.swap(st, st.touched(stampOf(n.now))) {
 					return true, false, nil
 				}
 				continue
 			}
-			if r = ReasonReplaced; !s.roomToReplace(c, now, old, st, e.source, size) {
+			if r = ReasonReplaced; !s.roomToReplace(c, n, old, st) {
 				s.ledger.counts.refused++
 				return true, false, ErrFull
 			}
@@ -181,7 +193,7 @@ func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], size
 				e.state.Store(uint64(e.load() | st&confirmedBit))
 				s.index.replace(old, e)
 			}
-			s.settle(c, old, now)
+			s.settle(c, old, n.now)
 			return false, r == ReasonReplaced, nil
 		}
 	}
@@ -189,13 +201,13 @@ func (s *Store[S]) displace(c *config, now time.Duration, old, e *entry[S], size
 
 // roomToReplace makes the room that a newcomer takes beyond that of old, which
 // stays where it is if there is none.
-func (s *Store[S]) roomToReplace(c *config, now time.Duration, old *entry[S], st state, from *source[S], size int64) bool {
-	sessions := 0
+func (s *Store[S]) roomToReplace(c *config, n *newcomer[S], old *entry[S], st state) bool {
+	sessions, from, size := 0, n.entry.source, n.origin.Size
 	if st.busy() || s.ledger.excessPlaces(c) { // its place does not become free
 		sessions = 1
 	}
 	if st.busy() {
-		return s.room(c, now, from, sessions, size)
+		return s.room(c, n.now, from, sessions, size)
 	}
 	if c.maxBytes > 0 && size > c.maxBytes {
 		return false
@@ -209,7 +221,7 @@ func (s *Store[S]) roomToReplace(c *config, now time.Duration, old *entry[S], st
 			}
 		}()
 	}
-	return s.room(c, now, from, sessions, size-old.size())
+	return s.room(c, n.now, from, sessions, size-old.size())
 }
 
 // same reports whether a and b are one session.
