@@ -4,6 +4,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
 	"strconv"
@@ -55,6 +56,15 @@ func copies(keys []string, indexes []int) []string {
 		c[i] = strings.Clone(keys[k])
 	}
 	return c
+}
+
+// memoryKey returns the same UUID for the same number.
+func memoryKey(i int) string {
+	r := rand.NewPCG(7, uint64(i))
+	var id uuid.UUID
+	binary.NativeEndian.PutUint64(id[:8], r.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], r.Uint64())
+	return id.String()
 }
 
 // floodKey returns the same 32 letters for the same numbers, and others for

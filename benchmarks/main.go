@@ -24,7 +24,7 @@
 //     same key (hot). Sliding expiry where the peer has it.
 //   - lease: layover acquires, confirms (which was done before) and releases.
 //     The others have no leases and get.
-//   - evict: nine lookups, then one put, with room for a tenth of the keys. A
+//   - evict: nine lookups, then one put, with room for a fifth of the keys. A
 //     miss is no reason to put, so the hits tell whom the peer keeps. Layover's
 //     lookups are leases that confirm.
 //   - churn: a put and the removal of the same entry beside 100,000 others. The

@@ -55,7 +55,7 @@ func TestEveryWorkload(t *testing.T) {
 	text := tables(ws, kinds, r, c)
 	t.Log("\n" + text)
 	for _, w := range ws {
-		title := map[string]string{"memory": "overhead of an entry", "idle": "idle: percent", "expiry": "all expire at once"}[w.name]
+		title := map[string]string{"memory": "an entry and its key", "idle": "idle: percent", "expiry": "all expire at once"}[w.name]
 		if title == "" {
 			title = w.title
 		}

@@ -9,26 +9,33 @@ import (
 	"time"
 )
 
-// memory fills a peer with a million entries, and removes them again. Keys and
-// values exist before: what the heap grows by is overhead. There is a twentieth
-// more room than needed, so that nobody evicts.
+// keyBytes is what Go allocates for a string of 36 bytes.
+const keyBytes = 48
+
+// memory fills a peer with a million entries, and removes them again. Values
+// exist before. Keys are made when they are needed, and are the peer's to keep:
+// most hold on to the string, layover copies short ones into its entries,
+// ristretto keeps a hash. There is a twentieth more room than needed, so that
+// nobody evicts.
 //
-//   - overhead: bytes for each entry that can be found
+//   - whole: bytes for each entry that can be found, its key included
+//   - overhead: the same without the key, if the peer keeps it
 //   - kept: bytes for each entry once all are removed
 //   - gc: milliseconds of a full garbage collection, beyond that of keys and
 //     values alone
 //   - live: share of the entries that can be found, in percent
 func memory(s *subject, j job) (metrics, error) {
 	n := j.Sizes.Million
-	keys, values, b := uuids(n), make([]value, n), newBooks()
+	values, b := make([]value, n), newBooks()
 	empty, gcEmpty := heap()
 
 	p, err := s.open(n+n/20+100, hour)
 	if err != nil {
 		return nil, err
 	}
-	for i, k := range keys {
+	for i := range n {
 		values[i].books = b
+		k := memoryKey(i)
 		for range 100 {
 			if p.put(k, "", &values[i]) {
 				break
@@ -39,14 +46,14 @@ func memory(s *subject, j job) (metrics, error) {
 	p.settle()
 	filled, gcFilled := heap()
 	var live int64
-	for _, k := range keys {
-		if p.get(k) {
+	for i := range n {
+		if p.get(memoryKey(i)) {
 			live++
 		}
 	}
 
-	for i, k := range keys {
-		p.remove(k)
+	for i := range n {
+		p.remove(memoryKey(i))
 		if i%1000 == 0 {
 			p.settle()
 		}
@@ -55,14 +62,18 @@ func memory(s *subject, j job) (metrics, error) {
 	b.wait(int64(n), 2*time.Second, time.Minute)
 	removed, _ := heap()
 
+	whole := (filled - empty) / float64(max(1, live))
 	m := metrics{
-		"overhead": (filled - empty) / float64(max(1, live)),
+		"whole":    whole,
+		"overhead": whole,
 		"kept":     max(0, (removed-empty)/float64(n)),
 		"gc":       max(0, gcFilled-gcEmpty),
 		"live":     percent(live, int64(n)),
 	}
+	if !s.keyless {
+		m["overhead"] -= keyBytes
+	}
 	b.verdict(int64(n), m)
-	runtime.KeepAlive(keys)
 	runtime.KeepAlive(values)
 	return m, p.close()
 }

@@ -51,6 +51,7 @@ type kind struct {
 	bounded bool                                                // evicts
 	expires bool                                                // removes what has expired by itself, keys with different deadlines
 	leases  bool
+	keyless bool // keeps hashes of keys
 }
 
 var kinds = []kind{
@@ -59,7 +60,7 @@ var kinds = []kind{
 	{name: "theine", module: "github.com/Yiling-J/theine-go", open: openTheine, bounded: true, expires: true},
 	{name: "golang-lru", module: "github.com/hashicorp/golang-lru/v2", open: openLRU, bounded: true},
 	{name: "ttlcache", module: "github.com/jellydator/ttlcache/v3", open: openTTLCache, bounded: true, expires: true},
-	{name: "ristretto", module: "github.com/dgraph-io/ristretto/v2", open: openRistretto, bounded: true, expires: true},
+	{name: "ristretto", module: "github.com/dgraph-io/ristretto/v2", open: openRistretto, bounded: true, expires: true, keyless: true},
 	{name: "xsync", module: "github.com/puzpuzpuz/xsync/v4", open: openXsync},
 	{name: "sync.Map", open: openSyncMap},
 	{name: "map+RWMutex", open: openMutexMap},

@@ -170,7 +170,7 @@ func hitting(o order, leases bool) func(*subject, job, int, int) (metrics, error
 	}
 }
 
-// evict is a peer that has room for a tenth of what is looked up.
+// evict is a peer that has room for a fifth of what is looked up.
 type evict struct {
 	peer
 	hit     func(key string) bool
@@ -197,7 +197,7 @@ func (s *subject) filledEvict(z sizes, leases bool) (*evict, error) {
 	if e := s.evict[leases]; e != nil {
 		return e, nil
 	}
-	capacity, open := z.Entries/10, s.open
+	capacity, open := z.Entries/5, s.open
 	if !leases && s.openLRU != nil {
 		open = s.openLRU
 	}

@@ -225,7 +225,8 @@ func heavyTable(b *strings.Builder, ps []kind, r results, z sizes) {
 	}
 	head(b, fmt.Sprintf("at %d entries", z.Million), names(ps))
 	for _, x := range []struct{ title, workload, metric string }{
-		{"overhead of an entry, bytes", "memory", "overhead"},
+		{"an entry and its key, bytes", "memory", "whole"},
+		{"overhead: without the key, bytes", "memory", "overhead"},
 		{"kept once all were removed, bytes an entry", "memory", "kept"},
 		{"full GC, ms over keys and values alone", "memory", "gc"},
 		{"found again after the filling, percent", "memory", "live"},
