@@ -43,7 +43,8 @@ type clock struct {
 }
 
 // lateTick is a stamp that was told for longer than it was true, since the tick
-// after it came late. Deadlines counted from it would be early.
+// after it came late, by more than half a resolution. Deadlines counted from it
+// would be early, so they are counted from when the tick came.
 type lateTick struct{ told, actual stamp }
 
 const (

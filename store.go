@@ -270,8 +270,8 @@ func value[S Session](e *entry[S], err error) (S, error) {
 
 // Touch starts the idle clock of the session under id again. The clock that it
 // reads is coarse, so the session ends up to a 256th of the shortest timeout
-// later (at least a millisecond, at most a second), never earlier. Errors:
-// [ErrNotFound], [ErrShutdown].
+// later (at most a second; a millisecond if the shortest timeout is below eight
+// seconds), never earlier. Errors: [ErrNotFound], [ErrShutdown].
 func (s *Store[S]) Touch(id string) error {
 	_, err := s.touch(id)
 	return err
