@@ -17,9 +17,11 @@ func (s *Store[S]) Check() error {
 	s.reconf.Lock() // in the middle of a change, nothing need fit
 	defer s.reconf.Unlock()
 	l := &s.ledger
-	s.lock()
+	s.spin()
 	defer s.unlock()
 	t := tally[S]{store: s, taken: make(map[*source[S]]int)}
+	t.expect(len(l.closing) == 0, "%d ended ones were not handed to the closers", len(l.closing))
+	s.settleDeparted()
 	for e := range s.index.all() {
 		t.entry(e)
 	}
@@ -97,7 +99,6 @@ func (t *tally[S]) totals() {
 	t.expect(l.policy.Len() == t.live, "%d are in the order of eviction, %d live", l.policy.Len(), t.live)
 	t.expect(l.sized.Len() == t.sized, "%d are in the order of eviction for bytes, %d take any", l.sized.Len(), t.sized)
 	t.expect(l.wheel.Len() == t.filed, "%d are on the wheel, %d have a place and a timer", l.wheel.Len(), t.filed)
-	t.expect(len(l.closing) == 0, "%d ended ones were not handed to the closers", len(l.closing))
 	for f, n := range t.taken {
 		t.expect(f.taken() == n, "a source counts %d places, takes %d", f.taken(), n)
 		t.expect(l.sources.find(f.name) == f, "a source with %d sessions is forgotten", n)
