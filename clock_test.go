@@ -171,6 +171,25 @@ func TestAFinerResolutionHoldsAtOnce(t *testing.T) {
 	})
 }
 
+// When timeouts become shorter, what a coarse clock was ahead is taken back.
+func TestShorterTimeoutsTakeBackWhatTheClockWasAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithIdleTimeout(time.Hour))
+		add(t, s, "a")
+		pass(123 * time.Millisecond)
+		must(t, s.Touch("a"))
+		must(t, s.Touch("a"))
+		e := s.index.find("a")
+		if ahead := e.load().used().duration() - s.clock.now(); ahead < 100*time.Millisecond {
+			t.Fatalf("the test needs a clock that is ahead, not by %v", ahead)
+		}
+		must(t, s.Reconfigure(WithIdleTimeout(time.Second)))
+		if ahead := e.load().used().duration() - s.clock.now(); ahead < 0 || ahead >= time.Millisecond {
+			t.Errorf("the idle clock is %v ahead", ahead)
+		}
+	})
+}
+
 func TestHitsWriteNothingUntilTheClockTicks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, WithIdleTimeout(time.Hour))

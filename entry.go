@@ -172,7 +172,7 @@ func (e *entry[S]) id() string {
 
 // born notes when e was created, before others can see it.
 func (e *entry[S]) born(now time.Duration, h idHash) {
-	e.birth = uint64(stampOf(now))<<hashBits | uint64(h)
+	e.birth = uint64(min(stampOf(now), stamp(usedMask)))<<hashBits | uint64(h)
 }
 
 // hash is that of the ID, kept so that whoever ends e need not fetch its ID.

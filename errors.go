@@ -42,24 +42,17 @@ type NotFoundError struct {
 	// there never was such a session or it ended too long ago.
 	Reason Reason
 
-	of *lookup
-}
-
-// lookup is a NotFoundError and what it takes to tell its fingerprint, which
-// takes longer than a lookup, and which most errors are never asked for. The
-// error points back to it, since what a field points to is never printed.
-type lookup struct {
-	NotFoundError
-	id     string
-	marker interface{ Fingerprint(id string) Fingerprint }
+	// A function: most errors are not printed, and a fingerprint takes longer than
+	// the lookup; and nobody who prints this can look into it.
+	mark func() Fingerprint
 }
 
 // Fingerprint stands for the ID that was looked up.
 func (e *NotFoundError) Fingerprint() Fingerprint {
-	if e.of == nil {
+	if e.mark == nil {
 		return Fingerprint{}
 	}
-	return e.of.marker.Fingerprint(e.of.id)
+	return e.mark()
 }
 
 // Error names the fingerprint and the reason, never the ID.
@@ -69,9 +62,6 @@ func (e *NotFoundError) Error() string {
 	}
 	return fmt.Sprintf("layover: session %s has ended: %s", e.Fingerprint(), e.Reason)
 }
-
-// GoString keeps the ID out of %#v, too.
-func (e *NotFoundError) GoString() string { return e.Error() }
 
 // Is reports whether target is [ErrNotFound].
 func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }

@@ -81,7 +81,7 @@ type Event struct {
 	Fingerprint Fingerprint
 	// At is when it happened.
 	At time.Time
-	// Created is when the session entered the store.
+	// Created is when the session entered the store, to a millisecond.
 	Created time.Time
 	// LastUsed is when its idle clock last started. For a session that was in
 	// use when it ended, that is before the lease which it had then.

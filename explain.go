@@ -188,6 +188,8 @@ func (r *ring) find(h idHash, id string) *record {
 // had the same ID, it tells of the one that ended last. It looks at all that is
 // remembered, which takes some milliseconds.
 func (s *Store[S]) Explain(f Fingerprint) (ev Event, ok bool) {
+	s.lock() // and whoever has ended is remembered
+	s.unlock()
 	var last record
 	for _, r := range s.memory.all() {
 		if (!ok || r.turn > last.turn) && s.Fingerprint(r.id()) == f {
@@ -205,7 +207,5 @@ func (s *Store[S]) Explain(f Fingerprint) (ev Event, ok bool) {
 // notFound returns the error of a lookup of id, which ended for the given
 // reason as far as the caller knows.
 func (s *Store[S]) notFound(id string, r Reason) error {
-	l := &lookup{NotFoundError{Reason: r}, id, s}
-	l.of = l
-	return &l.NotFoundError
+	return &NotFoundError{r, func() Fingerprint { return s.Fingerprint(id) }}
 }

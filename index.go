@@ -54,8 +54,8 @@ type bucket[S Session] struct {
 func newIndex[S Session]() *index[S] { return &index[S]{seed: maphash.MakeSeed()} }
 
 // idHash is what is kept of the hash of an ID. Its upper bits name the part, the
-// next ones are the tag, the lower ones name the bucket. In a store of many
-// millions, the last two overlap, and tags tell less.
+// next ones are the tag, the lower ones name the bucket. Beyond a
+// million sessions the last two overlap, and tags tell less.
 type idHash uint32
 
 const hashBits = 26

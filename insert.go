@@ -140,7 +140,11 @@ func (s *Store[S]) enter(n *newcomer[S]) (_ *entry[S], err error) {
 	e := n.entry
 	c, st, filed := s.config.Load(), e.load(), false
 	e.source = l.sources.find(n.origin.Source)
-	if old := s.index.get(e.hash(), n.id); old != nil {
+	old := s.index.get(e.hash(), n.id)
+	if old != nil || !l.hasPlaces(c, 1) || !l.hasBytes(c, n.origin.Size) {
+		n.now = s.clock.now() // others may have to end, who may have come while n waited
+	}
+	if old != nil {
 		var kept bool
 		if kept, filed, err = s.displace(c, n, old); kept || err != nil {
 			return old, err
@@ -157,7 +161,7 @@ func (s *Store[S]) enter(n *newcomer[S]) (_ *entry[S], err error) {
 		l.counts.refused++
 		return nil, ErrFull
 	}
-	s.admit(c, e, n.origin.Size, filed)
+	s.admit(c, n, filed)
 	return e, nil
 }
 

@@ -109,6 +109,36 @@ func TestTheObserverCanBeChanged(t *testing.T) {
 	})
 }
 
+// Times that are told are those of what happened, to the last bit, so that they
+// are in its order.
+func TestEventsTellWhenItHappened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := new(recorder)
+		s := open(t, WithObserver(r.observe), WithMaxSessions(1))
+		var want []time.Time
+		for i := range 5 {
+			pass(1234567 * time.Nanosecond)
+			add(t, s, fmt.Sprint(i))
+			if i > 0 { // the one before has made room
+				want = append(want, time.Now())
+			}
+			want = append(want, time.Now())
+		}
+		must(t, s.Remove("4"))
+		want = append(want, time.Now())
+		synctest.Wait()
+		all := r.all()
+		if len(all) != len(want) {
+			t.Fatalf("%d events, want %d: %v", len(all), len(want), all)
+		}
+		for i, ev := range all {
+			if !ev.At.Equal(want[i]) || ev.Created.After(ev.At) {
+				t.Errorf("event %d: %v at %v, created %v, want it at %v", i, ev, ev.At, ev.Created, want[i])
+			}
+		}
+	})
+}
+
 func TestWhatASlowObserverMissesIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const missed = 7

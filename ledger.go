@@ -45,6 +45,8 @@ type ledger[S Session] struct {
 	timer   *time.Timer      // of the janitor
 	sweeps  sync.WaitGroup   // a timer that is armed or whose sweep still runs
 	due     [batch]*entry[S] // scratch of reap
+
+	testHook func(moment)
 }
 
 // counts are running totals and a peak.
@@ -93,11 +95,11 @@ func takeIdle[S Session](e *entry[S]) bool {
 	}
 }
 
-// admit gives e a place, which must be free, and reports it. It is filed already
+// admit gives n a place, which must be free, and reports it. It is filed already
 // if it has replaced another one.
-func (s *Store[S]) admit(c *config, e *entry[S], size int64, filed bool) {
-	l := &s.ledger
-	st, now := e.load(), e.created()
+func (s *Store[S]) admit(c *config, n *newcomer[S], filed bool) {
+	l, e := &s.ledger, n.entry
+	st := e.load()
 	l.sources.keep(e.source)
 	e.node.Spare = listed | placed | uint16(st.class())<<classShift
 	l.places++
@@ -109,9 +111,9 @@ func (s *Store[S]) admit(c *config, e *entry[S], size int64, filed bool) {
 	}
 	l.counts.peak = max(l.counts.peak, l.places)
 	l.policy.Insert(e, st.class())
-	l.resize(e, size, st.class())
-	s.file(e, s.lookAt(e, now))
-	s.tell(c, EventCreated, e, st, now)
+	l.resize(e, n.origin.Size, st.class())
+	s.file(e, s.lookAt(e, n.now))
+	s.tell(c, EventCreated, e, st, n.now)
 	if !filed {
 		s.index.put(e)
 	}
@@ -152,8 +154,8 @@ func (s *Store[S]) delist(c *config, e *entry[S], st state, now time.Duration) {
 	if e.size() > 0 {
 		l.sized.Remove(e)
 	}
+	s.remember(e, st, now) // before it is not found any more
 	s.index.remove(e)
-	s.remember(e, st, now)
 	s.tell(c, EventEnded, e, st, now)
 	if st.phase() != retired {
 		return

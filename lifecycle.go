@@ -111,17 +111,18 @@ func (s *Store[S]) refileSome(some []*entry[S]) {
 	now := s.clock.now()
 	for _, e := range some {
 		if e.flag(listed) {
-			e.notAhead(stampOf(now))
+			s.takeBack(e)
 			s.file(e, s.look(e, now))
 		}
 	}
 }
 
-// notAhead takes back what the coarse clock was ahead of now, which may be much
-// when timeouts that were long become short.
-func (e *entry[S]) notAhead(now stamp) {
+// takeBack takes back what the coarse clock was ahead when e was used, which may
+// be much when timeouts that were long become short.
+func (s *Store[S]) takeBack(e *entry[S]) {
 	for {
 		st := e.load()
+		now := stampOf(s.clock.now()) // after the load: the use that it tells of came before
 		if st.used() <= now || e.swap(st, st&^usedMask|state(now)) {
 			return
 		}
@@ -152,7 +153,6 @@ func (s *Store[S]) Shutdown(ctx context.Context) error {
 	for e := range s.index.all() {
 		for st := e.load(); st.phase() == live && !s.end(e, st, ReasonShutdown); st = e.load() {
 		}
-		s.depart(e) // whoever ended it may not have come to it yet
 	}
 	result := &ShutdownError{}
 	select {

@@ -91,19 +91,37 @@ func (s *Store[S]) unlock() {
 		s.settleDeparted()
 		var few [fewClosing]*entry[S]
 		n := s.finish(few[:])
-		if served == mostServed {
+		enough := served >= mostServed && l.places > 0 // an empty store has no janitor
+		if enough {
 			s.wake(s.clock.now())
 		}
+		l.test(beforeUnlock)
 		l.mu.Unlock()
+		l.test(afterUnlock)
 		if n > 0 {
 			s.closers.SubmitAll(few[:n])
 			l.handing.Add(int32(-n))
 		}
-		if served == mostServed || l.departed.none() || !l.mu.TryLock() {
+		if enough || l.departed.none() || !l.mu.TryLock() {
 			return
 		}
 	}
 }
+
+// test lets the tests have something happen at a moment that is too short to be
+// met otherwise.
+func (l *ledger[S]) test(m moment) {
+	if l.testHook != nil {
+		l.testHook(m)
+	}
+}
+
+type moment int
+
+const (
+	beforeUnlock moment = iota // after the last look under the mutex
+	afterUnlock                // before what has ended goes to the closers
+)
 
 const (
 	mostServed = 16 // times

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 )
@@ -33,24 +34,169 @@ func TestWhoHasTheLedgerSettlesWhoDepartsMeanwhile(t *testing.T) {
 	})
 }
 
-// Whoever unlocks the ledger does not work for others for ever.
-func TestTheJanitorSettlesThoseWhomNobodyElseDoes(t *testing.T) {
+// Somebody departs after the last look of who has the ledger, and finds it taken.
+func TestWhoUnlocksTheLedgerLooksOnceMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t)
 		c := add(t, s, "a")
 		s.lock()
-		must(t, s.Remove("a"))
-		s.wake(s.clock.now())
-		s.ledger.mu.Unlock() // as after the last of many looks
-		pass(1)
+		s.ledger.testHook = func(m moment) {
+			if m == beforeUnlock {
+				s.ledger.testHook = nil
+				must(t, s.Remove("a"))
+			}
+		}
+		s.unlock()
+		synctest.Wait()
 		if !c.isClosed(t) {
 			t.Error("it was not closed")
 		}
 	})
 }
 
-// More end than are settled on the way: those who end them lend a hand.
-func TestDeparturesAreBounded(t *testing.T) {
+// Somebody finds the ledger taken, and departs when it is not any more.
+func TestWhoDepartsLooksOnceMore(t *testing.T) {
+	for range 20 { // in most of them, the one who departs has come so far
+		s := open(t)
+		c := add(t, s, "a")
+		e := s.index.find("a")
+		l := &s.ledger
+		l.mu.Lock()
+		l.departed.mu.Lock()
+		var wg sync.WaitGroup
+		wg.Go(func() { must(t, s.Remove("a")) })
+		for e.load().phase() != gone {
+			runtime.Gosched()
+		}
+		for range 1000 {
+			runtime.Gosched()
+		}
+		l.mu.Unlock() // without a look
+		l.departed.mu.Unlock()
+		wg.Wait()
+		for n := 0; c.closed.Load() == 0; n++ {
+			if n == 1_000_000 {
+				t.Fatal("it was not closed")
+			}
+			runtime.Gosched()
+		}
+	}
+}
+
+// Whoever unlocks the ledger does not work for others for ever: the janitor does.
+func TestTheJanitorSettlesThoseWhomNobodyElseDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t)
+		var all []*conn
+		for i := range mostServed + 3 {
+			all = append(all, add(t, s, fmt.Sprint(i)))
+		}
+		s.lock()
+		leaving := 0
+		s.ledger.testHook = func(m moment) {
+			if m == beforeUnlock && leaving <= mostServed {
+				leaving++ // one more, whenever the last one was settled
+				must(t, s.Remove(fmt.Sprint(leaving)))
+			}
+		}
+		s.unlock()
+		if leaving != mostServed+1 || s.ledger.departed.none() {
+			t.Fatalf("%d have departed, and nobody waits", leaving)
+		}
+		pass(1)
+		for i, c := range all[1 : leaving+1] {
+			if !c.isClosed(t) {
+				t.Errorf("%d was not closed", i+1)
+			}
+		}
+	})
+}
+
+// A session that has ended is on its way to the closers, nobody has it.
+func TestShutdownWaitsForThoseOnTheirWayToTheClosers(t *testing.T) {
+	s := open(t)
+	c := add(t, s, "a")
+	onTheWay, goOn := make(chan struct{}), make(chan struct{})
+	var met atomic.Bool
+	s.lock()
+	s.ledger.testHook = func(m moment) {
+		if m == afterUnlock && s.ledger.handing.Load() > 0 && met.CompareAndSwap(false, true) {
+			close(onTheWay)
+			<-goOn
+		}
+	}
+	s.unlock()
+	var wg sync.WaitGroup
+	wg.Go(func() { must(t, s.Remove("a")) })
+	<-onTheWay
+	if n := s.Stats().Closing; n != 1 {
+		t.Errorf("%d are closing, want the one on its way", n)
+	}
+	done := make(chan error)
+	go func() { done <- s.Shutdown(t.Context()) }()
+	for range 10_000 { // time for a Shutdown that does not wait
+		runtime.Gosched()
+	}
+	select {
+	case <-done:
+		t.Error("Shutdown returned before the session was closed")
+		close(goOn)
+	default:
+		close(goOn)
+		must(t, <-done)
+	}
+	wg.Wait()
+	if c.closed.Load() == 0 {
+		t.Error("Shutdown returned before the session was closed")
+	}
+}
+
+func TestWhoHasDepartedIsExplained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t)
+		add(t, s, "a")
+		s.lock()
+		must(t, s.Remove("a"))
+		s.ledger.mu.Unlock() // without a look
+		if ev, ok := s.Explain(s.Fingerprint("a")); !ok || ev.Reason != ReasonClosed {
+			t.Errorf("explained as %v, %v", ev, ok)
+		}
+	})
+}
+
+// Whoever ends a session when too many are waiting waits for the ledger himself.
+func TestDeparturesDoNotPileUp(t *testing.T) {
+	s := open(t)
+	const n = 2 * mostDeparted
+	for i := range n {
+		add(t, s, fmt.Sprint(i))
+	}
+	s.lock()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := range n {
+			must(t, s.Remove(fmt.Sprint(i)))
+		}
+	})
+	d := &s.ledger.departed
+	for range 100_000 {
+		if d.n.Load() > mostDeparted {
+			break
+		}
+		runtime.Gosched()
+	}
+	if got := d.n.Load(); got != mostDeparted {
+		t.Errorf("%d are waiting, want %d", got, mostDeparted)
+	}
+	s.unlock()
+	wg.Wait()
+	if live := s.Len(); live != 0 {
+		t.Errorf("%d are live", live)
+	}
+}
+
+// Many end sessions at the same time, and none is forgotten.
+func TestNobodyWhoDepartsIsForgotten(t *testing.T) {
 	const workers, each = 8, 2000
 	s := open(t)
 	for w := range workers {

@@ -66,7 +66,7 @@ func (s *Store[S]) Stats() Stats {
 		Confirmed:   l.classes[eviction.Confirmed],
 		Created:     l.counts.created, EverConfirmed: l.counts.confirmed, Ended: l.counts.ended,
 		Refused: l.counts.refused, LeasesExpired: l.counts.leasesExpired,
-		Closing: s.closers.Pending(), HungClose: s.closers.Hung(),
+		Closing: s.closers.Pending() + int(l.handing.Load()), HungClose: s.closers.Hung(),
 		Closed: s.closed.Load(), CloseFailed: s.failed.Load(),
 		LeasesRefused: s.leasesRefused.Load(),
 		EventsDropped: s.journal.dropped.Load(),
