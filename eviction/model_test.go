@@ -4,6 +4,7 @@
 package eviction
 
 import (
+	"cmp"
 	"slices"
 	"testing"
 
@@ -138,14 +139,20 @@ func (h *house) heaviest(st stage) *Source[guest] {
 	return best
 }
 
-// leastRecentlyUsed passes over those candidates that were used.
+// leastRecentlyUsed passes over those candidates that were used. If all were,
+// it is the one whose stamp is the oldest.
 func (h *house) leastRecentlyUsed(candidates func() []*guest) *guest {
+	var passed []*guest
 	for { // there are too few guests to come near the bound
 		g := candidates()[0]
+		if len(passed) > 0 && g == passed[0] {
+			return slices.MinFunc(passed, func(a, b *guest) int { return cmp.Compare(a.uses, b.uses) })
+		}
 		if h.asked[g] == g.uses {
 			return g
 		}
 		h.newest(g)
+		passed = append(passed, g)
 	}
 }
 
