@@ -25,8 +25,9 @@
 //   - lease: layover acquires, confirms (which was done before) and releases.
 //     The others have no leases and get.
 //   - evict: nine lookups, then one put, with room for a fifth of the keys. A
-//     miss is no reason to put, so the hits tell whom the peer keeps. Layover's
-//     lookups are leases that confirm.
+//     miss is no reason to put, so the hits tell whom the peer keeps. In
+//     evict/get layover is a cache that evicts the least recently used, in
+//     evict/lease its lookups are leases that confirm.
 //   - churn: a put and the removal of the same entry beside 100,000 others. The
 //     time ends with the last Close. Allocations are those of the peer, without
 //     the value.

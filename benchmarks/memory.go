@@ -21,7 +21,7 @@ const keyBytes = 48
 //   - whole: bytes for each entry that can be found, its key included
 //   - overhead: the same without the key, if the peer keeps it
 //   - kept: bytes for each entry once all are removed
-//   - gc: milliseconds of a full garbage collection, beyond that of keys and
+//   - gc: milliseconds of a full garbage collection, beyond that of the
 //     values alone
 //   - live: share of the entries that can be found, in percent
 func memory(s *subject, j job) (metrics, error) {

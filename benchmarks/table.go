@@ -228,7 +228,7 @@ func heavyTable(b *strings.Builder, ps []kind, r results, z sizes) {
 		{"an entry and its key, bytes", "memory", "whole"},
 		{"overhead: without the key, bytes", "memory", "overhead"},
 		{"kept once all were removed, bytes an entry", "memory", "kept"},
-		{"full GC, ms over keys and values alone", "memory", "gc"},
+		{"full GC, ms over values alone", "memory", "gc"},
 		{"found again after the filling, percent", "memory", "live"},
 		{"all expire at once: seconds until the last Close", "expiry", "seconds"},
 		{"closed before that instant, percent", "expiry", "early"},
