@@ -42,22 +42,15 @@ func TestInvariant01Bound(t *testing.T) {
 	r := new(recorder)
 	s := open(t, WithMaxSessions(maximum), WithObserver(r.observe))
 	var held, most atomic.Int64
-	stop := make(chan struct{})
-	var wg, watch sync.WaitGroup
-	watch.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if st := s.Stats(); st.Live+st.Retired > maximum || st.Peak > maximum || s.Len() > maximum {
-				t.Errorf("live %d, retired %d, peak %d; maximum %d", st.Live, st.Retired, st.Peak, maximum)
-				return
-			}
-			runtime.Gosched()
+	stop := watch(func() bool {
+		st := s.Stats()
+		ok := st.Live+st.Retired <= maximum && st.Peak <= maximum && s.Len() <= maximum
+		if !ok {
+			t.Errorf("live %d, retired %d, peak %d; maximum %d", st.Live, st.Retired, st.Peak, maximum)
 		}
+		return ok
 	})
+	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
 			for i := range rounds {
@@ -89,8 +82,7 @@ func TestInvariant01Bound(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	close(stop)
-	watch.Wait()
+	stop()
 	if most.Load() > maximum {
 		t.Errorf("%d sessions were leased at a time, maximum %d", most.Load(), maximum)
 	}

@@ -28,22 +28,15 @@ func addSized(t *testing.T, s *Store[*conn], id string, o Origin) *Lease[*conn] 
 func TestInvariant01BoundOfBytes(t *testing.T) {
 	const maximum = 500
 	s := open(t, WithMaxBytes(maximum), WithMaxSessions(50))
-	var wg, watch sync.WaitGroup
-	stop := make(chan struct{})
-	watch.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if n := s.Stats().Bytes; n > maximum || n < 0 {
-				t.Errorf("%d bytes, maximum %d", n, maximum)
-				return
-			}
-			runtime.Gosched()
+	stop := watch(func() bool {
+		n := s.Stats().Bytes
+		ok := n >= 0 && n <= maximum
+		if !ok {
+			t.Errorf("%d bytes, maximum %d", n, maximum)
 		}
+		return ok
 	})
+	var wg sync.WaitGroup
 	var grown, refused atomic.Int64
 	for w := range 8 {
 		wg.Go(func() {
@@ -71,8 +64,7 @@ func TestInvariant01BoundOfBytes(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	close(stop)
-	watch.Wait()
+	stop()
 	if grown.Load() == 0 || refused.Load() == 0 {
 		t.Errorf("%d grew, %d were refused: the test did not fill the store", grown.Load(), refused.Load())
 	}

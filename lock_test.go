@@ -204,22 +204,14 @@ func TestNobodyWhoDepartsIsForgotten(t *testing.T) {
 			add(t, s, fmt.Sprint(w, "/", i))
 		}
 	}
-	stop := make(chan struct{})
-	var watch, wg sync.WaitGroup
-	watch.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				if n := s.ledger.departed.n.Load(); n > mostDeparted+workers {
-					t.Errorf("%d have departed and are not settled", n)
-					return
-				}
-				runtime.Gosched()
-			}
+	stop := watch(func() bool {
+		n := s.ledger.departed.n.Load()
+		if n > mostDeparted+workers {
+			t.Errorf("%d have departed and are not settled", n)
 		}
+		return n <= mostDeparted+workers
 	})
+	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
 			for i := range each {
@@ -230,8 +222,7 @@ func TestNobodyWhoDepartsIsForgotten(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	close(stop)
-	watch.Wait()
+	stop()
 	must(t, s.Check())
 	if st := s.Stats(); st.Live != 0 || st.Ended[ReasonClosed] != workers*each {
 		t.Errorf("%d are live, %d were closed", st.Live, st.Ended[ReasonClosed])

@@ -84,6 +84,27 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
+// watch calls look again and again, until it returns false or the function that
+// watch returns is called.
+func watch(look func() bool) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for look() {
+			select {
+			case <-done:
+				return
+			default:
+				runtime.Gosched()
+			}
+		}
+	})
+	return func() {
+		close(done)
+		wg.Wait()
+	}
+}
+
 // add files a new session under id, whose lease is released at once.
 func add(t testing.TB, s *Store[*conn], id string) *conn {
 	t.Helper()
