@@ -61,6 +61,11 @@ func (t *tally[S]) entry(e *entry[S]) {
 		t.sized++
 		t.expect(e.extra.Load().sized.Linked(), "session %s takes bytes but is not in their order of eviction", f)
 	}
+	t.expect(!e.ident.ownEnd() || e.extra.Load() != nil, "session %s has an end of its own, but it is not noted when", f)
+	if st := e.load(); st.phase() == live {
+		ends := e.deadline(t.store.config.Load(), st)
+		t.expect(ends == never || e.timer.Filed(), "session %s ends, but the janitor will not look", f)
+	}
 	ahead := e.load().used().duration() - t.store.clock.now()
 	t.expect(ahead <= time.Second+time.Millisecond, "session %s was used %v in the future", f, ahead)
 	t.placed(e)

@@ -64,6 +64,16 @@ func (c *clock) init(cfg *config) {
 // now asks the machine.
 func (c *clock) now() time.Duration { return time.Since(c.start) }
 
+// at returns when t is, never if it is zero. It is as far from now as t is, even
+// if somebody has set the machine's clock since the store was made.
+func (c *clock) at(t time.Time) time.Duration {
+	if t.IsZero() {
+		return never
+	}
+	now := time.Now()
+	return later(now.Sub(c.start), t.Sub(now))
+}
+
 // soon returns a time that has not passed, at most one resolution ahead.
 func (c *clock) soon() stamp {
 	b := c.bound.Load()

@@ -5,7 +5,7 @@
 //
 // A [Store] files sessions, anything with a Close method, under string IDs.
 // It promises that each of them leaves: after an idle timeout, at an absolute
-// lifetime, when the store is full, when somebody removes it, or at shutdown;
+// lifetime or an end of its own, when the store is full, when somebody removes it, or at shutdown;
 // and that whatever it stored is closed exactly once, outside every lock, with
 // one [Reason] that can still be asked for afterwards.
 //
@@ -23,8 +23,8 @@
 // unconfirmed sessions live shorter and leave first. A session holds something
 // once it has, or ever had, something that its client would miss.
 //
-// A session that is removed, replaced or past its lifetime while calls use it
-// is retired: absent for every new operation, closed by the last release. Only
+// A session that is removed, replaced or past its lifetime, or its own end, while
+// calls use it is retired: absent for every new operation, closed by the last release. Only
 // [Store.Kill], and [Store.Shutdown] past its deadline, close a session in use,
 // and they cancel its context first.
 //

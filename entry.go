@@ -182,23 +182,27 @@ func (e *entry[S]) created() time.Duration { return stamp(e.birth >> hashBits).d
 // jitter is a random part of e's own: some of the hash will do.
 func (e *entry[S]) jitter() uint8 { return uint8(e.birth) }
 
-// lifeEnd is when e ends however much it is used.
-func (e *entry[S]) lifeEnd(c *config) time.Duration {
-	return later(e.created(), c.lifetimeFor(e.jitter()))
-}
-
 // idleEnd is when a session in state st ends if nobody uses it.
 func (c *config) idleEnd(st state) time.Duration {
 	return later(st.used().duration(), c.idleFor(st))
 }
 
 // deadline is when a session in state st ends unless something happens to it.
+// Only for those few that have an end of their own it looks beyond the first
+// cache line.
 func (e *entry[S]) deadline(c *config, st state) time.Duration {
-	if st.busy() {
-		return e.lifeEnd(c)
+	end := later(e.created(), c.lifetimeFor(e.jitter()))
+	if e.ident.ownEnd() {
+		end = min(end, e.extra.Load().end.when())
 	}
-	return min(e.lifeEnd(c), c.idleEnd(st))
+	if !st.busy() {
+		end = min(end, c.idleEnd(st))
+	}
+	return end
 }
+
+// lifeEnd is when e ends however much it is used.
+func (e *entry[S]) lifeEnd(c *config) time.Duration { return e.deadline(c, leaseUnit) }
 
 // overdue says for which reason a session in state st is past its deadline at
 // now; zero if it is not.
@@ -222,6 +226,7 @@ func (s *Store[S]) overdue(c *config, e *entry[S], st state, now time.Duration) 
 type extra[S Session] struct {
 	ctx  atomic.Pointer[sessionContext]
 	long string // the ID, if it does not fit into the entry
+	end  ownEnd
 
 	// The ledger's, under its mutex.
 	size  int64

@@ -15,7 +15,8 @@ type Reason uint8
 const (
 	// ReasonIdle: a confirmed session was not used for the idle timeout.
 	ReasonIdle Reason = iota + 1
-	// ReasonLifetime: the session reached its absolute lifetime.
+	// ReasonLifetime: the session reached its absolute lifetime, or an end of its
+	// own, see [Origin].
 	ReasonLifetime
 	// ReasonUnconfirmed: an unconfirmed session was not used for its timeout; no
 	// later call has brought its ID back.

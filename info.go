@@ -15,8 +15,8 @@ type Info struct {
 	Created     time.Time
 	// LastUsed is when the idle clock last started.
 	LastUsed time.Time
-	// Expires is when the session ends if nobody uses it until then, or at the
-	// end of its lifetime if it is busy. Zero: never.
+	// Expires is when the session ends if nobody uses it until then; if it is
+	// busy, the end of its lifetime or its own ([Origin].Expires). Zero: never.
 	Expires          time.Time
 	Leases           int
 	Confirmed, Holds bool

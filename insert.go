@@ -24,6 +24,13 @@ type Origin struct {
 	// Holds says that the session holds something from the start, see
 	// [Store.Hold].
 	Holds bool
+
+	// Expires is an end of the session's own, such as that of the token which it
+	// was opened with. It ends then or at the end of its lifetime, whichever comes
+	// first, in both cases for [ReasonLifetime]; but this end comes on time, to
+	// the [Tick], without the lifetime's random part. It must be in the future.
+	// [Lease.SetExpires] moves it. Zero: none.
+	Expires time.Time
 }
 
 // Add files v under id and returns its first lease, so that it cannot leave
@@ -47,7 +54,7 @@ func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
 }
 
 // Put files v under id without a lease. If the same value is filed there
-// already, that is a touch. If another one is, that one ends, as replaced: at
+// already, that is a touch, and o does not matter. If another one is, that one ends, as replaced: at
 // once if idle, after its last release if calls use it; v is confirmed if that
 // one was, since it is the ID that was brought back. Values that cannot be
 // compared are never the same. One value must not be filed under two IDs, nor
@@ -75,6 +82,13 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 		leases |= holdsBit
 	}
 	now := s.clock.now() // before the mutex, under which every look at the machine's clock would hold up others
+	if !o.Expires.IsZero() {
+		at := s.clock.at(o.Expires)
+		if at <= now {
+			return nil, ErrInvalid
+		}
+		e.endsAt(at, o.Expires)
+	}
 	e.born(now, s.index.hash(id))
 	e.state.Store(uint64(leases.touched(stampOf(now))))
 	s.lock()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // Lease is the right to use a session for one call. While any lease on a
@@ -103,6 +104,20 @@ func (l *Lease[S]) SetSize(n int64) error {
 		return l.store.setSize(e, n)
 	}
 	return nil
+}
+
+// SetExpires moves the end of the session's own, see [Origin]: earlier or later,
+// as when its token was refreshed. Zero: from now on it has none. A time that has
+// passed ends the session at once; as the lease is on it, it is retired. To tell
+// the same time again, as every call may do, costs next to nothing; another one
+// takes the ledger's mutex, as an insert does.
+//
+// It reports whether it was moved. It is not for a session that was added without
+// an end of its own, so that hits need not look for one; nor for one that has
+// ended, and not after Release.
+func (l *Lease[S]) SetExpires(t time.Time) bool {
+	e := l.held()
+	return e != nil && e.ident.ownEnd() && l.store.setEnd(e, t)
 }
 
 // Release gives the lease back and starts the idle clock. The last release of

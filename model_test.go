@@ -21,6 +21,8 @@ type guest struct {
 	conn             *conn
 	leases           []*Lease[*conn]
 	created, used    time.Time
+	bornWithEnd      bool
+	end              time.Time // of its own; zero: none
 	jitter           uint8
 	confirmed, holds bool
 	source           string
@@ -45,6 +47,7 @@ type step struct {
 	limits   limits
 	source   string
 	size     int64
+	end      time.Duration // from now; zero: none
 }
 
 // GoString is how a history reads that fails.
@@ -61,7 +64,7 @@ func (x step) GoString() string {
 	case "pass":
 		return fmt.Sprint(x.do, " ", x.n)
 	}
-	return fmt.Sprint(x.do, " ", x.id, " ", x.n, " ", x.yes, " ", x.source, " ", x.size)
+	return fmt.Sprint(x.do, " ", x.id, " ", x.n, " ", x.yes, " ", x.source, " ", x.size, " ", x.end)
 }
 
 type timeouts struct{ idle, lifetime, empty, holding time.Duration }
@@ -91,7 +94,10 @@ var (
 	})
 	someSource = rapid.SampledFrom([]string{"", "", "a", "b", "c"})
 	someSize   = rapid.SampledFrom([]int64{0, 0, 0, 1, 100, 250, 900, 2000})
-	someID     = rapid.Custom(func(t *rapid.T) string {
+	someEnd    = rapid.Custom(func(t *rapid.T) time.Duration {
+		return time.Duration(rapid.OneOf(rapid.Just(0), rapid.Just(0), rapid.IntRange(-1000, 20_000), rapid.IntRange(0, 5_000_000)).Draw(t, "end")) * time.Microsecond
+	})
+	someID = rapid.Custom(func(t *rapid.T) string {
 		return fmt.Sprint("id", rapid.IntRange(0, modelIDs-1).Draw(t, "id"))
 	})
 	someMax      = rapid.SampledFrom([]int{1, 2, 3, 5, 12, 0})
@@ -115,7 +121,7 @@ var (
 	someStep = rapid.Custom(func(t *rapid.T) step {
 		return step{
 			do: rapid.SampledFrom([]string{
-				"add", "add", "put", "put", "acquire", "release", "release", "touch", "confirm", "confirm", "hold", "remove", "kill", "resize",
+				"add", "add", "put", "put", "acquire", "release", "release", "touch", "confirm", "confirm", "hold", "remove", "kill", "resize", "move end",
 				"pass", "pass to a deadline", "set max", "set whenFull", "set timeouts", "set limits",
 			}).Draw(t, "do"),
 			id:       someID.Draw(t, "id"),
@@ -127,6 +133,7 @@ var (
 			limits:   someLimits.Draw(t, "limits"),
 			source:   someSource.Draw(t, "source"),
 			size:     someSize.Draw(t, "size"),
+			end:      someEnd.Draw(t, "end"),
 		}
 	})
 )
@@ -257,6 +264,8 @@ func (m *model) do(x step) {
 		m.trimmed()
 	case "resize":
 		m.resize(x)
+	case "move end":
+		m.moveEnd(x)
 	}
 }
 
@@ -288,6 +297,9 @@ func (m *model) deadline(g *guest) (at time.Time, why Reason, ok bool) {
 		if !ok || !end.After(at) {
 			at, why, ok = end, ReasonLifetime, true
 		}
+	}
+	if !g.end.IsZero() && (!ok || !g.end.After(at)) {
+		at, why, ok = g.end, ReasonLifetime, true
 	}
 	return at, why, ok
 }
@@ -526,7 +538,16 @@ func (m *model) visited(g *guest, err error) bool {
 	return true
 }
 
-func (x step) origin() Origin { return Origin{Source: x.source, Size: x.size, Holds: x.yes} }
+func (x step) origin() Origin {
+	return Origin{Source: x.source, Size: x.size, Holds: x.yes, Expires: x.ends()}
+}
+
+func (x step) ends() (at time.Time) {
+	if x.end != 0 {
+		at = time.Now().Add(x.end)
+	}
+	return at
+}
 
 // mayUse says whether one more session of a source may be in use.
 func (m *model) mayUse(source string) bool {
@@ -547,6 +568,8 @@ func (m *model) add(x step) {
 	r, mayUse := m.room(x.source, 1, x.size), m.mayUse(x.source)
 	l, err := m.store.Add(x.id, c, x.origin())
 	switch {
+	case x.end < 0:
+		m.wantErr(err, ErrInvalid)
 	case old != nil:
 		m.wantErr(err, ErrExists)
 	case !mayUse:
@@ -564,6 +587,10 @@ func (m *model) put(x step) {
 	if old != nil && x.n%2 == 0 {
 		m.wantErr(m.store.Put(x.id, old.conn, Origin{}), nil)
 		m.touched(old)
+		return
+	}
+	if x.end < 0 {
+		m.wantErr(m.store.Put(x.id, new(conn), x.origin()), ErrInvalid)
 		return
 	}
 	sessions, size := 1, x.size
@@ -608,12 +635,31 @@ func (m *model) resize(x step) {
 	}
 }
 
+// moveEnd tells when a session ends of its own: at once, if that has passed.
+func (m *model) moveEnd(x step) {
+	g := m.someBusy(x)
+	if g == nil {
+		return
+	}
+	can := g.bornWithEnd && g.ended == 0
+	if did := g.leases[0].SetExpires(x.ends()); did != can {
+		m.failf("session %s: its end was moved: %v", g.id, did)
+	}
+	if !can {
+		return
+	}
+	if g.end = x.ends(); x.end < 0 {
+		m.ends(g, ReasonLifetime, time.Now())
+	}
+}
+
 func (m *model) insert(x step, c *conn, leases ...*Lease[*conn]) {
 	e := m.store.index.find(x.id)
 	if e == nil || e.value != c {
 		m.failf("session %s was not stored", x.id)
 	}
-	g := &guest{id: x.id, conn: c, leases: leases, created: m.store.clock.start.Add(e.created()), jitter: e.jitter(), holds: x.yes, source: x.source, size: x.size}
+	g := &guest{id: x.id, conn: c, leases: leases, created: m.store.clock.start.Add(e.created()), jitter: e.jitter(), holds: x.yes, source: x.source, size: x.size,
+		bornWithEnd: x.end != 0, end: x.ends()}
 	if late := time.Until(g.created); late < 0 || late >= time.Millisecond {
 		m.failf("session %s: the lifetime starts %v late", g.id, late)
 	}

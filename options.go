@@ -327,9 +327,10 @@ func (c *config) derive() {
 		c.resolution = exact
 	}
 	c.share = c.busyShare()
-	if c.margin = 0; shortest != never {
-		c.margin = max(2*c.resolution, shortest/marginShare)
+	if shortest == never { // sessions may still have ends of their own
+		shortest = resolutionShare * maxResolution
 	}
+	c.margin = max(2*c.resolution, shortest/marginShare)
 	c.longestIdle = 0
 	for i, own := range [4]time.Duration{c.empty, 0, c.holding, 0} {
 		if own == 0 || (c.idle > 0 && c.idle < own) {

@@ -121,8 +121,21 @@ func (s *Store[S]) alive(c *config, e *entry[S], soon stamp) (state, error) {
 		if r == 0 {
 			return st, nil
 		}
-		s.end(e, st, r)
+		s.expire(c, e, st, r)
 	}
+}
+
+// expire tries to end e, which in state st is past its deadline. If that may be
+// moved, then only under the ledger's mutex: nobody ends for a deadline that
+// held a moment ago.
+func (s *Store[S]) expire(c *config, e *entry[S], st state, r Reason) {
+	if !e.ident.ownEnd() {
+		s.end(e, st, r)
+		return
+	}
+	s.lock()
+	defer s.unlock()
+	s.reapOne(c, e, s.clock.now())
 }
 
 // visit finds the live session under id.
@@ -431,7 +444,7 @@ func (s *Store[S]) Kill(f Fingerprint) bool {
 	for _, e := range s.marked(f) {
 		if st := e.load(); st.phase() == live {
 			if r := s.overdue(c, e, st, now); r != 0 {
-				s.end(e, st, r)
+				s.expire(c, e, st, r)
 			}
 		}
 		if s.kill(e, ReasonKilled) {
