@@ -24,9 +24,9 @@
 // once it has, or ever had, something that its client would miss.
 //
 // A session that is removed, replaced or past its lifetime, or its own end, while
-// calls use it is retired: absent for every new operation, closed by the last release. Only
-// [Store.Kill], and [Store.Shutdown] past its deadline, close a session in use,
-// and they cancel its context first.
+// calls use it is retired: absent for every new operation, closed by the last
+// release. Only [Store.Kill], and [Store.Shutdown] past its deadline, close a
+// session in use, and they cancel its context first.
 //
 // # Promises
 //

@@ -41,6 +41,9 @@ type NotFoundError struct {
 	// Reason says why the session ended. Zero: the store does not know, since
 	// there never was such a session or it ended too long ago.
 	Reason Reason
+	// Held says that the session which ended held something, see [Store.Hold]: its
+	// client may miss more than the session. False if Reason is zero.
+	Held bool
 
 	// A function: most errors are not printed, and a fingerprint takes longer than
 	// the lookup; and nobody who prints this can look into it.

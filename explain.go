@@ -99,9 +99,9 @@ func (s *Store[S]) remember(e *entry[S], st state, now time.Duration) {
 	ring.add(e.hash(), r)
 }
 
-// find returns why the session with this ID ended, the last one if there were
-// several; zero if it is not known.
-func (m *memory) find(h idHash, id string) (reason Reason) {
+// find returns the state in which the session with this ID ended, the last one if
+// there were several; zero if it is not known.
+func (m *memory) find(h idHash, id string) (st state) {
 	if m.rings[0].size == 0 {
 		return 0 // without the mutex, which every miss would take
 	}
@@ -110,10 +110,10 @@ func (m *memory) find(h idHash, id string) (reason Reason) {
 	var turn uint64
 	for i := range m.rings {
 		if r := m.rings[i].find(h, id); r != nil && r.turn > turn {
-			reason, turn = r.state.reason(), r.turn
+			st, turn = r.state, r.turn
 		}
 	}
-	return reason
+	return st
 }
 
 // all returns all that is remembered.
@@ -204,8 +204,8 @@ func (s *Store[S]) Explain(f Fingerprint) (ev Event, ok bool) {
 	return ev, true
 }
 
-// notFound returns the error of a lookup of id, which ended for the given
-// reason as far as the caller knows.
-func (s *Store[S]) notFound(id string, r Reason) error {
-	return &NotFoundError{r, func() Fingerprint { return s.Fingerprint(id) }}
+// notFound returns the error of a lookup of id, which ended in state st as far as
+// the caller knows.
+func (s *Store[S]) notFound(id string, st state) error {
+	return &NotFoundError{st.reason(), st.holds(), func() Fingerprint { return s.Fingerprint(id) }}
 }

@@ -936,7 +936,7 @@ func (m *model) checkID(id string) {
 	}
 	g := m.last(id)
 	ev, known := m.store.Explain(nf.Fingerprint())
-	if known != (g != nil) || ev.Reason != nf.Reason {
+	if known != (g != nil) || ev.Reason != nf.Reason || nf.Held != (g != nil && g.holds) {
 		m.failf("session %s: explained by %+v, but %v", id, ev, nf)
 	}
 	if g == nil {

@@ -115,7 +115,7 @@ func (s *Store[S]) alive(c *config, e *entry[S], soon stamp) (state, error) {
 			return st, nil
 		}
 		if st.phase() != live {
-			return st, s.notFound(e.id(), st.reason())
+			return st, s.notFound(e.id(), st)
 		}
 		r := s.overdue(c, e, st, s.clock.now())
 		if r == 0 {
@@ -427,7 +427,7 @@ func (s *Store[S]) removeIf(id string, meant func(S) bool) error {
 			return err
 		}
 		if !meant(e.value) {
-			return s.notFound(id, ReasonReplaced)
+			return s.notFound(id, s.memory.find(e.hash(), id).moved(gone, ReasonReplaced))
 		}
 		if st := e.load(); st.phase() == live && s.end(e, st, ReasonClosed) {
 			return nil

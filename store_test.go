@@ -456,6 +456,97 @@ func TestEveryLookupTellsWhyASessionEnded(t *testing.T) {
 	})
 }
 
+// Held is right however the store comes to know of the end, and by whatever the
+// session was found to hold something.
+func TestNotFoundTellsWhetherTheSessionHeldSomething(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithIdleTimeout(time.Minute))
+		held := func(id string) bool {
+			t.Helper()
+			var nf *NotFoundError
+			if err := s.Touch(id); !errors.As(err, &nf) || nf.Reason == 0 {
+				t.Fatalf("%s: got %v", id, err)
+			}
+			return nf.Held
+		}
+		for id, prepare := range map[string]func(l *Lease[*conn]){
+			"holds":     func(l *Lease[*conn]) { l.Hold() },
+			"confirmed": func(l *Lease[*conn]) { l.Confirm(); l.Hold() },
+			"nothing":   func(*Lease[*conn]) {},
+			"came back": func(l *Lease[*conn]) { l.Confirm() },
+		} {
+			want := id == "holds" || id == "confirmed"
+			_, l := addLeased(t, s, id)
+			prepare(l)
+			l.Release()
+			freeze(s)
+			pass(time.Minute + late(s))
+			if held(id) != want { // finds it overdue
+				t.Errorf("%s: overdue: held is %v", id, !want)
+			}
+			if held(id) != want { // remembers it
+				t.Errorf("%s: remembered: held is %v", id, !want)
+			}
+		}
+		l, err := s.Add("born", new(conn), Origin{Holds: true})
+		must(t, err)
+		must(t, s.Remove("born")) // retired
+		if !held("born") {
+			t.Error("born so: held is false")
+		}
+		l.Release()
+		must(t, s.Put("born", new(conn), Origin{}))
+		must(t, s.Remove("born"))
+		if held("born") {
+			t.Error("the last one with this ID held nothing")
+		}
+		var nf *NotFoundError
+		if err := s.Touch("never"); !errors.As(err, &nf) || nf.Held || nf.Reason != 0 {
+			t.Errorf("never there: %+v", nf)
+		}
+	})
+}
+
+// A lookup that finds an entry which has just ended tells what that one held.
+func TestNotFoundTellsWhatAnEntryHeldThatIsNotSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t)
+		must(t, s.Put("a", new(conn), Origin{Holds: true}))
+		e := s.index.find("a")
+		st := e.load()
+		if !e.swap(st, st.ended(ReasonClosed)) {
+			t.Fatal("could not end it")
+		}
+		var nf *NotFoundError
+		if err := s.Touch("a"); !errors.As(err, &nf) || !nf.Held || nf.Reason != ReasonClosed {
+			t.Errorf("got %+v", nf)
+		}
+		s.depart(e)
+	})
+}
+
+func TestCompareAndRemoveTellsOfTheOneThatWasMeant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t)
+		a, b := new(conn), new(conn)
+		must(t, s.Put("a", a, Origin{Holds: true}))
+		must(t, s.Put("a", b, Origin{}))
+		var nf *NotFoundError
+		if err := s.CompareAndRemove("a", a); !errors.As(err, &nf) || !nf.Held || nf.Reason != ReasonReplaced {
+			t.Errorf("replaced: got %+v", nf)
+		}
+		wantLive(t, s, "a")
+		must(t, s.CompareAndRemove("a", b))
+		must(t, s.Put("a", a, Origin{}))
+		if err := s.CompareAndRemove("a", b); !errors.As(err, &nf) || nf.Held || nf.Reason != ReasonClosed {
+			t.Errorf("closed: got %+v", nf)
+		}
+		if err := s.CompareAndRemove("a", a); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestRemove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t)
