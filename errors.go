@@ -19,7 +19,8 @@ var (
 	ErrExists = errors.New("layover: a live session has this ID")
 	// ErrFull says that the store holds its maximum of sessions or bytes and that
 	// none of them may leave: they are busy, kept by [KeepConfirmed], or of
-	// sources with fewer sessions, or too many Close calls hang.
+	// sources with fewer sessions, or too many Close calls hang. The error is a
+	// [*FullError], with what was wanting.
 	ErrFull = errors.New("layover: store is full and no session may leave")
 	// ErrLeaseLimit says that the session has as many leases as it may have,
 	// see [WithMaxLeases], or its source as many sessions in use, see
@@ -68,6 +69,57 @@ func (e *NotFoundError) Error() string {
 
 // Is reports whether target is [ErrNotFound].
 func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }
+
+// FullError is the [ErrFull] of one Add, Put or SetSize.
+type FullError struct {
+	// Max is how many sessions the store may hold, zero if that is not limited.
+	Max int
+	// Own is how many places the source of the session took at that moment, its
+	// retired sessions included. If that is most of Max, the source is in its own
+	// way.
+	Own int
+	// Lacking is what there was not enough of.
+	Lacking Lacking
+}
+
+// Error gives the numbers.
+func (e *FullError) Error() string {
+	if e.Max == 0 {
+		return fmt.Sprintf("%v: it lacks %s, %d sessions are of the same source", ErrFull, e.Lacking, e.Own)
+	}
+	return fmt.Sprintf("%v: it lacks %s, %d of at most %d sessions are of the same source", ErrFull, e.Lacking, e.Own, e.Max)
+}
+
+// Is reports whether target is [ErrFull].
+func (e *FullError) Is(target error) bool { return target == ErrFull }
+
+// Lacking says what a store that is full has not enough of.
+type Lacking uint8
+
+// What a store may lack.
+const (
+	// LackingPlaces: it holds as many sessions as it may, see [WithMaxSessions].
+	LackingPlaces Lacking = iota
+	// LackingBytes: its sessions take as many bytes as they may, see
+	// [WithMaxBytes], or one alone wants more than that.
+	LackingBytes
+	// LackingClosers: too many sessions that have ended wait for their Close to
+	// return, see [WithMaxSessions]. There may be places.
+	LackingClosers
+)
+
+// String returns "places", "bytes" or "closers".
+func (l Lacking) String() string {
+	switch l {
+	case LackingPlaces:
+		return "places"
+	case LackingBytes:
+		return "bytes"
+	case LackingClosers:
+		return "closers"
+	}
+	return fmt.Sprintf("Lacking(%d)", uint8(l))
+}
 
 // EndedError is the cause ([context.Cause]) of a session's context once the
 // session has ended.

@@ -74,7 +74,7 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 	if id == "" || s.isNil(v) || !sane(o.Size) {
 		return nil, ErrInvalid
 	}
-	if err := s.letClosersBreathe(id, replace); err != nil {
+	if err := s.letClosersBreathe(id, o.Source, replace); err != nil {
 		return nil, err
 	}
 	e := newEntry(id, v)
@@ -109,18 +109,18 @@ type newcomer[S Session] struct {
 // sessions wait to be closed than the store may hold, and refuses them if that
 // does not help: closers that hang or are too slow push back instead of piling
 // up sessions without bound.
-func (s *Store[S]) letClosersBreathe(id string, replace bool) error {
-	limit := s.config.Load().max
-	if limit == 0 {
+func (s *Store[S]) letClosersBreathe(id, source string, replace bool) error {
+	c := s.config.Load()
+	if c.max == 0 {
 		return nil
 	}
-	limit = max(limit, minClosing)
+	limit := max(c.max, minClosing)
 	for wait := time.Millisecond; s.closers.Pending() >= limit; wait *= 2 {
 		if err := s.refuses(id, replace); err != nil {
 			return err
 		}
 		if wait >= closePatience || s.closers.Hung() >= limit {
-			return s.refuse()
+			return s.refuseFor(c, source, LackingClosers)
 		}
 		time.Sleep(wait)
 	}
@@ -137,6 +137,14 @@ func (s *Store[S]) refuses(id string, replace bool) error {
 	s.lock()
 	defer s.unlock()
 	return s.ledger.closed()
+}
+
+// refuseFor is refuse for a newcomer who has not got as far as the ledger.
+func (s *Store[S]) refuseFor(c *config, source string, why Lacking) error {
+	l := &s.ledger
+	s.lock()
+	defer s.unlock()
+	return l.refuse(c, l.sources.find(source), why)
 }
 
 // closePatience bounds how long a newcomer waits for closers: about as long.
@@ -168,12 +176,11 @@ func (s *Store[S]) enter(n *newcomer[S]) (_ *entry[S], err error) {
 		s.leasesRefused.Add(1)
 		return nil, ErrLeaseLimit
 	}
-	if !s.room(c, n.now, e.source, 1, n.origin.Size) {
+	if err := s.room(c, n.now, e.source, 1, n.origin.Size); err != nil {
 		if st.busy() {
 			e.source.leave()
 		}
-		l.counts.refused++
-		return nil, ErrFull
+		return nil, err
 	}
 	s.admit(c, n, filed)
 	return e, nil
@@ -201,10 +208,10 @@ func (s *Store[S]) displace(c *config, n *newcomer[S], old *entry[S]) (kept, fil
 				}
 				continue
 			}
-			if r = ReasonReplaced; !s.roomToReplace(c, n, old, st) {
-				s.ledger.counts.refused++
-				return true, false, ErrFull
+			if err := s.roomToReplace(c, n, old, st); err != nil {
+				return true, false, err
 			}
+			r = ReasonReplaced
 		}
 		if old.swap(st, st.ended(r)) {
 			if r == ReasonReplaced {
@@ -220,7 +227,7 @@ func (s *Store[S]) displace(c *config, n *newcomer[S], old *entry[S]) (kept, fil
 
 // roomToReplace makes the room that a newcomer takes beyond that of old, which
 // stays where it is if there is none.
-func (s *Store[S]) roomToReplace(c *config, n *newcomer[S], old *entry[S], st state) bool {
+func (s *Store[S]) roomToReplace(c *config, n *newcomer[S], old *entry[S], st state) error {
 	sessions, from, size := 0, n.entry.source, n.origin.Size
 	if st.busy() || s.ledger.excessPlaces(c) { // its place does not become free
 		sessions = 1
@@ -229,7 +236,7 @@ func (s *Store[S]) roomToReplace(c *config, n *newcomer[S], old *entry[S], st st
 		return s.room(c, n.now, from, sessions, size)
 	}
 	if c.maxBytes > 0 && size > c.maxBytes {
-		return false
+		return s.ledger.refuse(c, from, LackingBytes)
 	}
 	if old.size() > 0 { // it is not to make room itself: if there is none, it stays
 		sized := s.ledger.sized

@@ -94,8 +94,9 @@ func (l *Lease[S]) Size() int64 {
 
 // SetSize tells the store how many bytes the session takes from now on. If it
 // has grown and the maximum of bytes is reached, others make room, as they do
-// for a newcomer. Errors: [ErrFull] if they cannot, [ErrInvalid] if n is
-// negative or more than a tebibyte; the size is then what it was. After Release it does nothing.
+// for a newcomer. Errors: [ErrFull], as a [*FullError], if they cannot, and
+// [ErrInvalid] if n is negative or more than a tebibyte; the size is then what it
+// was. After Release it does nothing.
 func (l *Lease[S]) SetSize(n int64) error {
 	if !sane(n) {
 		return ErrInvalid

@@ -119,12 +119,10 @@ func (s *Store[S]) admit(c *config, n *newcomer[S], filed bool) {
 	}
 }
 
-// refuse counts an insert for which there is no room.
-func (s *Store[S]) refuse() error {
-	s.lock()
-	defer s.unlock()
-	s.ledger.counts.refused++
-	return ErrFull
+// refuse counts one for whom there is no room, and says why.
+func (l *ledger[S]) refuse(c *config, from *source[S], why Lacking) error {
+	l.counts.refused++
+	return &FullError{c.max, from.taken(), why}
 }
 
 // settle brings the ledger in line with an entry that has left the live phase.
@@ -206,8 +204,20 @@ func (l *ledger[S]) hasBytes(c *config, n int64) bool {
 }
 
 // room makes room for so many more sessions and bytes of a source, if need be
-// by ending others. It reports whether there is room.
-func (s *Store[S]) room(c *config, now time.Duration, from *source[S], sessions int, bytes int64) bool {
+// by ending others. The error is a [*FullError].
+func (s *Store[S]) room(c *config, now time.Duration, from *source[S], sessions int, bytes int64) error {
+	if s.makeRoom(c, now, from, sessions, bytes) {
+		return nil
+	}
+	l, why := &s.ledger, LackingPlaces
+	if l.hasPlaces(c, sessions) || c.maxBytes > 0 && bytes > c.maxBytes {
+		why = LackingBytes
+	}
+	return l.refuse(c, from, why)
+}
+
+// makeRoom is room, and reports whether there is any.
+func (s *Store[S]) makeRoom(c *config, now time.Duration, from *source[S], sessions int, bytes int64) bool {
 	l := &s.ledger
 	fits := func() bool { return l.hasPlaces(c, sessions) && l.hasBytes(c, bytes) }
 	if fits() {

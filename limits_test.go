@@ -160,6 +160,64 @@ func TestGrowthInOneStepPushesOutNoLighterSource(t *testing.T) {
 	wantLive(t, s, "light")
 }
 
+// wantFull checks that err tells why there was no room.
+func wantFull(t *testing.T, err error, want FullError) {
+	t.Helper()
+	wantErr(t, err, ErrFull)
+	var full *FullError
+	if !errors.As(err, &full) || *full != want {
+		t.Errorf("got %v, want %v", err, &want)
+	}
+}
+
+func TestWhoeverFindsNoRoomIsToldWhatIsLacking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithMaxSessions(4), WithMaxBytes(100), WithSourceShare(0))
+		a := addSized(t, s, "a1", Origin{Source: "a", Size: 40})
+		a2 := addSized(t, s, "a2", Origin{Source: "a"})
+		b := addSized(t, s, "b", Origin{Source: "b", Size: 40})
+		must(t, s.Remove("a2")) // retired: takes its place
+		from := func(source string, size int64) Origin { return Origin{Source: source, Size: size} }
+
+		wantFull(t, s.Put("x", new(conn), from("a", 30)), FullError{Max: 4, Own: 2, Lacking: LackingBytes})
+		wantFull(t, s.Put("x", new(conn), from("c", 101)), FullError{Max: 4, Own: 0, Lacking: LackingBytes})
+		wantFull(t, b.SetSize(70), FullError{Max: 4, Own: 1, Lacking: LackingBytes})
+		wantFull(t, b.SetSize(110), FullError{Max: 4, Own: 1, Lacking: LackingBytes})
+		d := addSized(t, s, "d", Origin{})
+		wantFull(t, s.Put("x", new(conn), from("a", 0)), FullError{Max: 4, Own: 2})
+		wantFull(t, s.Put("x", new(conn), from("c", 30)), FullError{Max: 4})
+		wantFull(t, second(s.Add("x", new(conn), Origin{})), FullError{Max: 4, Own: 1})
+		wantFull(t, s.Put("b", new(conn), from("b", 0)), FullError{Max: 4, Own: 1}) // whom it would replace is in use
+		d.Release()
+		wantFull(t, s.Put("d", new(conn), from("", 101)), FullError{Max: 4, Own: 1, Lacking: LackingBytes})
+		wantFull(t, s.Put("d", new(conn), from("", 30)), FullError{Max: 4, Own: 1, Lacking: LackingBytes})
+		if got := s.Stats().Refused; got != 10 {
+			t.Errorf("%d refused, want 10", got)
+		}
+		must(t, s.Reconfigure(WithMaxSessions(0)))
+		wantFull(t, s.Put("x", new(conn), from("a", 30)), FullError{Own: 2, Lacking: LackingBytes})
+		for _, l := range []*Lease[*conn]{a, a2, b} {
+			l.Release()
+		}
+	})
+}
+
+// A store that is above its maximum lacks what that is of.
+func TestAboveALoweredMaximumItIsToldWhatIsLacking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t)
+		a := addSized(t, s, "a", Origin{Size: 50})
+		b := addSized(t, s, "b", Origin{Size: 50})
+		must(t, s.Reconfigure(WithMaxSessions(1)))
+		wantFull(t, s.Put("x", new(conn), Origin{}), FullError{Max: 1, Own: 2})
+		must(t, s.Reconfigure(WithMaxSessions(10), WithMaxBytes(60)))
+		wantFull(t, s.Put("x", new(conn), Origin{Size: 1}), FullError{Max: 10, Own: 2, Lacking: LackingBytes})
+		must(t, s.Put("x", new(conn), Origin{}))
+		a.Release()
+		b.Release()
+	})
+}
+
 func TestALowerMaximumOfBytesTrims(t *testing.T) {
 	s := open(t)
 	addSized(t, s, "none", Origin{}).Release()

@@ -24,9 +24,10 @@ func (s *Store[S]) setSize(e *entry[S], n int64) error {
 		return nil // killed: it takes nothing any more
 	}
 	c, more := s.config.Load(), n-e.size()
-	if more > 0 && !s.room(c, s.clock.now(), e.source, 0, more) {
-		l.counts.refused++
-		return ErrFull
+	if more > 0 {
+		if err := s.room(c, s.clock.now(), e.source, 0, more); err != nil {
+			return err
+		}
 	}
 	if !e.flag(placed) {
 		return nil // it was on its way out, and has made room itself

@@ -1014,8 +1014,8 @@ func TestHungClosersPushBackAndRecover(t *testing.T) {
 		if st := s.Stats(); st.Closing != minClosing || st.Live != maximum {
 			t.Errorf("closing %d, live %d", st.Closing, st.Live)
 		}
-		wantErr(t, add(), ErrFull)
-		wantErr(t, s.Put("x", new(conn), Origin{}), ErrFull)
+		wantFull(t, add(), FullError{Max: maximum, Own: maximum, Lacking: LackingClosers})
+		wantFull(t, s.Put("x", new(conn), Origin{Source: "other"}), FullError{Max: maximum, Lacking: LackingClosers})
 		if got := s.Stats().Refused; got != 2 {
 			t.Errorf("%d refused, want 2", got)
 		}
@@ -1099,6 +1099,7 @@ func TestNames(t *testing.T) {
 		"unknown": Reason(0), "Reason(200)": Reason(200),
 		"created": EventCreated, "confirmed": EventConfirmed, "ended": EventEnded, "EventKind(9)": EventKind(9),
 		"EvictUnconfirmed": EvictUnconfirmed, "KeepConfirmed": KeepConfirmed, "EvictLRU": EvictLRU, "WhenFull(7)": WhenFull(7),
+		"places": LackingPlaces, "bytes": LackingBytes, "closers": LackingClosers, "Lacking(9)": Lacking(9),
 	} {
 		if got.String() != want {
 			t.Errorf("got %s, want %s", got, want)
