@@ -19,7 +19,7 @@ func (s *Store[S]) Check() error {
 	l := &s.ledger
 	s.spin()
 	defer s.unlock()
-	t := tally[S]{store: s, taken: make(map[*source[S]]int)}
+	t := tally[S]{store: s, taken: make(map[*source[S]]int), takenBytes: make(map[*source[S]]int64)}
 	t.expect(len(l.closing) == 0, "%d ended ones were not handed to the closers", len(l.closing))
 	s.settleDeparted()
 	for e := range s.index.all() {
@@ -40,6 +40,7 @@ type tally[S Session] struct {
 	bytes       int64
 	classes     [3]int
 	taken       map[*source[S]]int
+	takenBytes  map[*source[S]]int64
 	wrong       []error
 }
 
@@ -85,6 +86,7 @@ func (t *tally[S]) retired(e *entry[S]) {
 func (t *tally[S]) placed(e *entry[S]) {
 	t.bytes += e.size()
 	t.taken[e.source]++
+	t.takenBytes[e.source] += e.size()
 	if e.timer.Filed() {
 		t.filed++
 	}
@@ -106,6 +108,7 @@ func (t *tally[S]) totals() {
 	t.expect(l.wheel.Len() == t.filed, "%d are on the wheel, %d have a place and a timer", l.wheel.Len(), t.filed)
 	for f, n := range t.taken {
 		t.expect(f.taken() == n, "a source counts %d places, takes %d", f.taken(), n)
+		t.expect(f.size() == t.takenBytes[f], "a source counts %d bytes, takes %d", f.size(), t.takenBytes[f])
 		t.expect(l.sources.find(f.name) == f, "a source with %d sessions is forgotten", n)
 	}
 	t.expect(l.sources.count() == len(t.taken), "%d sources are kept, %d have sessions", l.sources.count(), len(t.taken))

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -158,6 +159,32 @@ func TestGrowthInOneStepPushesOutNoLighterSource(t *testing.T) {
 	addSized(t, s, "light", Origin{Size: 10, Source: "light"}).Release()
 	wantErr(t, s.Put("heavy", new(conn), Origin{Size: 91, Source: "heavy"}), ErrFull)
 	wantLive(t, s, "light")
+}
+
+func TestSourcesAreToldHeaviestFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t)
+		if got := s.Sources(10); len(got) > 0 {
+			t.Errorf("an empty store tells of %v", got)
+		}
+		var leases []*Lease[*conn]
+		for i, o := range []Origin{
+			{Source: "one"}, {Source: "sized", Size: 1}, {Source: "three"}, {Source: "three", Size: 3}, {Source: "three", Size: 4}, {}, {}, {Source: "gone"},
+		} {
+			leases = append(leases, addSized(t, s, fmt.Sprint(i), o))
+		}
+		must(t, s.Remove("2")) // retired
+		s.Kill(s.Fingerprint("7"))
+		all := []SourceInfo{{"three", 3, 7}, {"", 2, 0}, {"sized", 1, 1}, {"one", 1, 0}}
+		for n := -1; n <= 5; n++ {
+			if got, want := s.Sources(n), all[:min(max(n, 0), len(all))]; !slices.Equal(got, want) {
+				t.Errorf("the first %d: got %v, want %v", n, got, want)
+			}
+		}
+		for _, l := range leases {
+			l.Release()
+		}
+	})
 }
 
 // wantFull checks that err tells why there was no room.

@@ -871,10 +871,29 @@ func (m *model) check() {
 	if err := m.store.Check(); err != nil {
 		m.failf("%v", err)
 	}
+	m.checkSources()
 	got, want := m.store.Stats(), m.stats()
 	want.Peak, want.Refused, want.LeasesRefused = got.Peak, got.Refused, got.LeasesRefused
 	if got != want {
 		m.failf("\n got %+v\nwant %+v", got, want)
+	}
+}
+
+func (m *model) checkSources() {
+	taken := make(map[string]SourceInfo)
+	for _, g := range m.places() {
+		in := taken[g.source]
+		taken[g.source] = SourceInfo{g.source, in.Sessions + 1, in.Bytes + g.size}
+	}
+	told := m.store.Sources(len(taken) + 1)
+	heavier := func(a, b SourceInfo) int { return b.Sessions - a.Sessions }
+	if len(told) != len(taken) || !slices.IsSortedFunc(told, heavier) {
+		m.failf("sources are told as %+v, are %+v", told, taken)
+	}
+	for _, in := range told {
+		if in != taken[in.Name] {
+			m.failf("a source is told as %+v, is %+v", in, taken[in.Name])
+		}
 	}
 }
 

@@ -4,6 +4,7 @@
 package layover
 
 import (
+	"iter"
 	"sync/atomic"
 
 	"github.com/c8e4ff29/layover/eviction"
@@ -46,6 +47,14 @@ type sources[S Session] struct {
 
 // taken returns how many places the source takes.
 func (f *source[S]) taken() int { return f.places.Len() + f.places.Extra }
+
+// size returns how many bytes the source takes.
+func (f *source[S]) size() int64 {
+	if f.bytes == nil {
+		return 0
+	}
+	return int64(f.bytes.Extra)
+}
 
 // weighed returns f.bytes, made on first use.
 func (f *source[S]) weighed() *eviction.Source[entry[S]] {
@@ -108,4 +117,18 @@ func (m *sources[S]) count() int {
 		n++
 	}
 	return n
+}
+
+// all yields the sources that have sessions.
+func (m *sources[S]) all() iter.Seq[*source[S]] {
+	return func(yield func(*source[S]) bool) {
+		if m.unnamed != nil && m.unnamed.taken() > 0 && !yield(m.unnamed) {
+			return
+		}
+		for _, f := range m.named {
+			if !yield(f) {
+				return
+			}
+		}
+	}
 }
