@@ -1,0 +1,59 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"net/textproto"
+	"strings"
+)
+
+// candidates are the values of the first few cookies of one name. They need no
+// memory of their own: the interceptors read cookies on every call.
+type candidates struct {
+	all [maxCandidates]string
+	n   int
+}
+
+// scan adds what the lines of cookie headers have under name, which is a token
+// (RFC 9110, section 5.6.2). It takes and passes over exactly what
+// [http.Request.CookiesNamed] does, but allocates nothing.
+func (c *candidates) scan(lines []string, name string) {
+	for _, line := range lines {
+		for line != "" && c.n < len(c.all) {
+			part := line
+			if end := strings.IndexByte(line, ';'); end >= 0 {
+				part, line = line[:end], line[end+1:]
+			} else {
+				line = ""
+			}
+			value, found := strings.CutPrefix(textproto.TrimString(part), name)
+			if !found {
+				continue
+			}
+			if value = textproto.TrimString(value); value != "" && value[0] != '=' {
+				continue // a longer name
+			}
+			if value, ok := cookieValue(strings.TrimPrefix(value, "=")); ok {
+				c.all[c.n] = value
+				c.n++
+			}
+		}
+	}
+}
+
+// values returns the values that were found, in order.
+func (c *candidates) values() []string { return c.all[:c.n] }
+
+// cookieValue takes the quotes off a value and reports whether it is valid.
+func cookieValue(raw string) (string, bool) {
+	if len(raw) > 1 && raw[0] == '"' && raw[len(raw)-1] == '"' {
+		raw = raw[1 : len(raw)-1]
+	}
+	for i := range len(raw) {
+		if b := raw[i]; b < 0x20 || b >= 0x7f || b == '"' || b == ';' || b == '\\' {
+			return "", false
+		}
+	}
+	return raw, true
+}
