@@ -76,9 +76,21 @@ func (c *call) end() (err error) {
 func release(l SessionLease) (err error) {
 	defer contain(&err)
 	defer l.Release()
-	s := l.Session()
-	if _, own := s.(*statefulServerSession); !own && s != nil && !s.Closed() && len(s.GetSessionOptions()) > 0 {
+	if holdsUnsaid(l.Session()) {
 		l.Hold()
 	}
 	return nil
+}
+
+// isOwn reports whether a session is kept on the server and of this package's
+// type.
+func isOwn(s ServerSession) bool {
+	_, own := s.(*statefulServerSession)
+	return own
+}
+
+// holdsUnsaid reports whether a session of a foreign type holds something, of
+// which it does not tell the store itself.
+func holdsUnsaid(s ServerSession) bool {
+	return s != nil && !isOwn(s) && !s.Closed() && len(s.GetSessionOptions()) > 0
 }

@@ -58,6 +58,11 @@ func cookiesNamed(ctx context.Context, name string) []*http.Cookie {
 // survive the way as a cookie's value (RFC 6265, section 4.1.1, but blanks and
 // commas do, in quotes). A nil session is [ErrNoSession].
 func CreateCookieForSession(session ServerSession) (_ http.Cookie, err error) {
+	if h, ok := session.(*handle); ok && h != nil {
+		if session, err = h.ensure(false); err != nil {
+			return http.Cookie{}, h.m.refusal(h.base, err)
+		}
+	}
 	if isNil(session) {
 		return http.Cookie{}, ErrNoSession
 	}

@@ -7,74 +7,48 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"reflect"
-	"runtime/debug"
-	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 )
 
 // ServerSessionMiddleware gives every call a session, in Apache's shape: a
 // [flight.CustomServerMiddleware], to be handed to
-// [flight.CreateServerMiddleware]. Use [NewServerSessionMiddleware].
+// [flight.CreateServerMiddleware]. Use [NewServerSessionMiddleware], or rather
+// [NewServerMiddleware], which can do more.
 type ServerSessionMiddleware struct {
-	manager ServerSessionManager
-	logger  *slog.Logger
-
-	mu    sync.Mutex
-	lines map[codes.Code]*logLine
-}
-
-type logLine struct {
-	next    time.Time
-	skipped int
+	manager  ServerSessionManager
+	reporter *reporter
 }
 
 var _ flight.CustomServerMiddleware = (*ServerSessionMiddleware)(nil)
 
-// MiddlewareOption changes a setting of [NewServerSessionMiddleware].
-type MiddlewareOption func(*ServerSessionMiddleware)
-
-// WithLogger sets where failures are logged, with everything that is kept from
-// clients, at level Error, at most one line a second for each gRPC code. The
-// handler runs on the call's goroutine. Default: [slog.Default]; nil: nowhere.
-func WithLogger(l *slog.Logger) MiddlewareOption {
-	return func(m *ServerSessionMiddleware) {
-		if l == nil {
-			l = slog.New(slog.DiscardHandler)
-		}
-		m.logger = l
-	}
-}
-
 // NewServerSessionMiddleware returns a middleware whose sessions come from
-// manager; nil: [NewStatefulServerSessionManager] with its defaults.
+// manager; nil: [NewStatefulServerSessionManager] with its defaults. Of the
+// options it takes [WithLogger] alone, and panics with any other one, which this
+// shape cannot fulfil.
 //
 // Every call, of whatever kind, finds its session, or gets a new one with its
 // cookie in the reply's header and trailer. A call's session is leased from
 // StartCall to CallCompleted. A handler that panics under a recovering
 // interceptor never gets to CallCompleted; its lease is given back when the
 // garbage collector finds that the call is gone, which it cannot if the session
-// itself keeps the call's context.
+// itself keeps the call's context. A token that is no longer known counts as
+// none: the client silently gets a new session. [NewServerMiddleware] has none of
+// these flaws.
 func NewServerSessionMiddleware(manager ServerSessionManager, opts ...MiddlewareOption) *ServerSessionMiddleware {
 	if manager == nil {
 		manager = NewStatefulServerSessionManager()
 	}
-	m := &ServerSessionMiddleware{manager: manager, logger: slog.Default(), lines: make(map[codes.Code]*logLine)}
-	for _, o := range opts {
-		if o != nil {
-			o(m)
-		}
+	c := newMiddlewareConfig(opts)
+	if len(c.interceptorsOnly) > 0 {
+		panic(fmt.Sprintf("session: NewServerSessionMiddleware cannot fulfil %s, NewServerMiddleware can", strings.Join(c.interceptorsOnly, ", ")))
 	}
-	return m
+	return &ServerSessionMiddleware{manager: manager, reporter: newReporter(c.logger)}
 }
 
 // StartCall returns a context from which [GetSessionFromContext] gets the
@@ -83,7 +57,7 @@ func (m *ServerSessionMiddleware) StartCall(ctx context.Context) context.Context
 	ctx, c := newCall(ctx)
 	s, err := m.open(ctx)
 	if err != nil {
-		c.err = m.report(ctx, "layover: a call gets no session", err)
+		c.err = m.reporter.report(ctx, nil, "layover: a call gets no session", err)
 		return ctx
 	}
 	c.session = s
@@ -127,7 +101,7 @@ func (m *ServerSessionMiddleware) CallCompleted(ctx context.Context, _ error) {
 	}
 	for _, err := range []error{m.complete(ctx, c), c.end()} {
 		if err != nil {
-			_ = m.report(ctx, "layover: a call's session could not be settled", err) // too late to tell the client
+			_ = m.reporter.report(ctx, c.session, "layover: a call's session could not be settled", err) // too late to tell the client
 		}
 	}
 }
@@ -181,13 +155,6 @@ func setCookie(ctx context.Context, set func(context.Context, metadata.MD) error
 	_ = set(ctx, metadata.Pairs("Set-Cookie", c.String()))
 }
 
-// contain turns a panic of foreign code into an error.
-func contain(err *error) {
-	if v := recover(); v != nil {
-		*err = fmt.Errorf("session: panic in a manager, store, factory or session: %v\n%s", v, debug.Stack())
-	}
-}
-
 // isNil reports whether a session is nil, or an interface value that holds a
 // nil pointer or map.
 func isNil(s ServerSession) bool {
@@ -199,81 +166,4 @@ func isNil(s ServerSession) bool {
 	default:
 		return false
 	}
-}
-
-// report logs an error of foreign code and returns what the client may know of
-// it.
-func (m *ServerSessionMiddleware) report(ctx context.Context, what string, err error) (e *callError) {
-	text := "an error whose own methods panic"
-	defer func() {
-		if recover() != nil {
-			e = &callError{code: codes.Internal, text: noSession}
-		}
-		m.log(ctx, e.code, what, text)
-	}()
-	text = scrub(ctx, err)
-	return newCallError(err)
-}
-
-// scrub returns the error's text without the tokens of the call: foreign code
-// may quote them.
-func scrub(ctx context.Context, err error) string {
-	text := err.Error()
-	for _, name := range []string{StatefulSessionCookieName, StatelessSessionCookieName} {
-		for _, c := range cookiesNamed(ctx, name) {
-			text = withoutToken(text, c.Value, "[token]")
-		}
-	}
-	if c := callFrom(ctx); c != nil && c.session != nil {
-		text = withoutToken(text, tokenOf(c.session), "[token]")
-	}
-	return text
-}
-
-func tokenOf(s ServerSession) (token string) {
-	defer func() { _ = recover() }()
-	return s.Token()
-}
-
-// withoutToken replaces a token, also where it is quoted as %q has it. What is
-// too short to be a secret stays: a client could rewrite the log with it.
-func withoutToken(text, token, by string) string {
-	if len(token) < minSecret {
-		return text
-	}
-	quoted := strconv.Quote(token)
-	text = strings.ReplaceAll(text, token, by)
-	return strings.ReplaceAll(text, quoted[1:len(quoted)-1], by)
-}
-
-const minSecret = 8 // bytes
-
-// log writes at most one line a second for each code.
-func (m *ServerSessionMiddleware) log(ctx context.Context, code codes.Code, what, text string) {
-	n := m.count(code)
-	if n == 0 {
-		return
-	}
-	defer func() { _ = recover() }() // a log handler is foreign code, too
-	m.logger.LogAttrs(ctx, slog.LevelError, what,
-		slog.String("code", code.String()), slog.Int("calls", n), slog.String("error", text))
-}
-
-// count returns for how many failures a line now stands, zero if one was
-// written less than a second ago.
-func (m *ServerSessionMiddleware) count(code codes.Code) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	l := m.lines[code]
-	if l == nil {
-		l = new(logLine)
-		m.lines[code] = l
-	}
-	l.skipped++
-	n, now := l.skipped, time.Now()
-	if now.Before(l.next) {
-		return 0
-	}
-	l.next, l.skipped = now.Add(time.Second), 0
-	return n
 }

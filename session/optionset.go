@@ -5,6 +5,7 @@ package session
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/protobuf/proto"
@@ -13,10 +14,10 @@ import (
 // optionSet is what every session of this package is made of. Values are
 // cloned on the way in and out.
 type optionSet struct {
+	closed atomic.Bool // by whomever; calls look at it without the mutex
 	mu     sync.RWMutex
 	values map[string]*flight.SessionOptionValue
 	held   bool // has, or ever had, a value
-	closed bool // its user closed it
 	empty  bool // torn down: takes no more values
 }
 
@@ -77,24 +78,17 @@ func (o *optionSet) EraseSessionOption(name string) {
 }
 
 // Closed reports whether the session was closed, by whomever.
-func (o *optionSet) Closed() bool {
-	o.mu.RLock()
-	defer o.mu.RUnlock()
-	return o.closed
-}
+func (o *optionSet) Closed() bool { return o.closed.Load() }
 
 // close marks the session as closed; calls that still use it keep its options.
-func (o *optionSet) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.closed = true
-}
+func (o *optionSet) close() { o.closed.Store(true) }
 
 // tearDown closes the session and drops its options.
 func (o *optionSet) tearDown() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.closed, o.empty = true, true
+	o.closed.Store(true)
+	o.empty = true
 	o.values = nil
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -65,7 +66,9 @@ func (s *sqlServer) session(ctx context.Context) (session.ServerSession, error) 
 	if err != nil {
 		return nil, err
 	}
-	s.lastSeen = cur.Token()
+	if _, err := session.Lookup(ctx); err == nil { // asking for a token makes a session
+		s.lastSeen = cur.Token()
+	}
 	return cur, nil
 }
 
@@ -114,7 +117,13 @@ func (s *sqlServer) GetFlightInfoStatement(ctx context.Context, q flightsql.Stat
 }
 
 // DoGetStatement streams one batch before the statement runs and one after.
+// One that begins with "direct:" runs before the stream.
 func (s *sqlServer) DoGetStatement(ctx context.Context, ticket flightsql.StatementQueryTicket) (*arrow.Schema, <-chan flight.StreamChunk, error) {
+	if direct, ok := strings.CutPrefix(string(ticket.GetStatementHandle()), "direct:"); ok {
+		if err := s.run(ctx, direct); err != nil {
+			return nil, nil, err
+		}
+	}
 	schema := arrow.NewSchema([]arrow.Field{{Name: "n", Type: arrow.Null}}, nil)
 	chunks := make(chan flight.StreamChunk)
 	send := func(c flight.StreamChunk) bool {
@@ -196,7 +205,34 @@ func serve(t testing.TB, middleware flight.CustomServerMiddleware, s *sqlServer)
 	}
 	return serveOn(t, lis, func(ctx context.Context, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", lis.Addr().String())
+	}, flight.CreateServerMiddleware(middleware), s)
+}
+
+// serveEdge starts a server with interceptors on loopback.
+func serveEdge(t testing.TB, middleware flight.ServerMiddleware, s *sqlServer, opts ...grpc.ServerOption) *endpoint {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveOn(t, lis, func(ctx context.Context, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", lis.Addr().String())
+	}, middleware, s, opts...)
+}
+
+// serveEdgeInBubble starts a server with interceptors in memory.
+func serveEdgeInBubble(t testing.TB, middleware flight.ServerMiddleware, s *sqlServer) *endpoint {
+	t.Helper()
+	lis := bufconn.Listen(1 << 20)
+	return serveOn(t, lis, func(ctx context.Context, _ string) (net.Conn, error) {
+		return lis.DialContext(ctx)
 	}, middleware, s)
+}
+
+// edge returns silent interceptors over the store.
+func edge(store session.SessionStore, opts ...session.MiddlewareOption) flight.ServerMiddleware {
+	manager := session.NewStatefulServerSessionManager(session.WithStore(store))
+	return session.NewServerMiddleware(manager, append([]session.MiddlewareOption{session.WithLogger(nil)}, opts...)...)
 }
 
 // serveInBubble starts a server in memory, so that its gRPC runs on the clock
@@ -206,15 +242,15 @@ func serveInBubble(t testing.TB, middleware flight.CustomServerMiddleware, s *sq
 	lis := bufconn.Listen(1 << 20)
 	return serveOn(t, lis, func(ctx context.Context, _ string) (net.Conn, error) {
 		return lis.DialContext(ctx)
-	}, middleware, s)
+	}, flight.CreateServerMiddleware(middleware), s)
 }
 
-func serveOn(t testing.TB, lis net.Listener, dial func(context.Context, string) (net.Conn, error), middleware flight.CustomServerMiddleware, s *sqlServer) *endpoint {
+func serveOn(t testing.TB, lis net.Listener, dial func(context.Context, string) (net.Conn, error), middleware flight.ServerMiddleware, s *sqlServer, opts ...grpc.ServerOption) *endpoint {
 	t.Helper()
 	if s == nil {
 		s = new(sqlServer)
 	}
-	srv := flight.NewServerWithMiddleware([]flight.ServerMiddleware{recovering(t), flight.CreateServerMiddleware(middleware)})
+	srv := flight.NewServerWithMiddleware([]flight.ServerMiddleware{recovering(t), middleware}, opts...)
 	srv.RegisterFlightService(flightsql.NewFlightServer(s))
 	srv.InitListener(lis)
 	served := make(chan error, 1)
@@ -236,7 +272,13 @@ type client struct {
 
 func (e *endpoint) client(opts ...grpc.DialOption) *client {
 	e.t.Helper()
-	opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(e.dial))
+	return e.clientOver(insecure.NewCredentials(), opts...)
+}
+
+// clientOver is client over a connection with these credentials.
+func (e *endpoint) clientOver(creds credentials.TransportCredentials, opts ...grpc.DialOption) *client {
+	e.t.Helper()
+	opts = append(opts, grpc.WithTransportCredentials(creds), grpc.WithContextDialer(e.dial))
 	cl, err := flightsql.NewClient("passthrough:///server", nil, nil, opts...)
 	if err != nil {
 		e.t.Fatal(err)

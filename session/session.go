@@ -42,14 +42,21 @@ func NewSessionContext(ctx context.Context, session ServerSession) context.Conte
 	return apache.NewSessionContext(ctx, session)
 }
 
+// fromContext returns what is in the context.
+func fromContext(ctx context.Context) (ServerSession, error) {
+	return apache.GetSessionFromContext(ctx)
+}
+
 // GetSessionFromContext returns the session of the call that ctx belongs to.
+// Under [NewServerMiddleware] that may be one that does not exist yet, and comes
+// to life when something is put into it; see [Lookup] and [Ensure].
 //
 // The error is [ErrNoSession] itself outside the middleware. Inside, it says
 // why the call could get no session: it carries a gRPC status, fit to be
 // returned to the client, and matches [layover.ErrFull], [layover.ErrLeaseLimit],
 // [layover.ErrDraining] or [layover.ErrShutdown] where that is the cause.
 func GetSessionFromContext(ctx context.Context) (ServerSession, error) {
-	if s, err := apache.GetSessionFromContext(ctx); err == nil {
+	if s, err := fromContext(ctx); err == nil {
 		return s, nil
 	}
 	if c := callFrom(ctx); c != nil && c.err != nil {

@@ -17,10 +17,11 @@ import (
 // ID.
 type statefulServerSession struct {
 	optionSet
-	id     string
-	filing sync.Mutex                           // held while a store takes it in
-	told   atomic.Bool                          // a client was told that it is closed
-	home   atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
+	id      string
+	filing  sync.Mutex                           // held while a store takes it in
+	told    atomic.Bool                          // a client was told that it is closed
+	expires atomic.Int64                         // of a principal's: when its last proof ends, in nanoseconds
+	home    atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
 }
 
 // NewSessionFactory returns a factory of sessions in memory, safe for concurrent
@@ -29,9 +30,6 @@ type statefulServerSession struct {
 // managers of this package refuse IDs that are empty or cannot travel in a
 // cookie, and ask again, a few times, for one that is taken.
 func NewSessionFactory(generateID func() string) SessionFactory {
-	if generateID == nil {
-		generateID = uuid.NewString
-	}
 	return &sessionFactory{generateID}
 }
 
@@ -39,7 +37,11 @@ type sessionFactory struct{ generateID func() string }
 
 // CreateSession returns a new, empty session.
 func (f *sessionFactory) CreateSession() (ServerSession, error) {
-	id := f.generateID()
+	generate := f.generateID
+	if generate == nil {
+		generate = uuid.NewString
+	}
+	id := generate()
 	if id == "" {
 		return nil, errors.New("session: the ID generator returned an empty ID")
 	}

@@ -73,47 +73,60 @@ var (
 // package and with a [LeaseStore], the call that ctx belongs to gets its first
 // lease. Errors of a [layover.Store], such as [layover.ErrFull], are wrapped.
 func (m *StatefulServerSessionManager) CreateSession(ctx context.Context) (ServerSession, error) {
+	s, l, err := m.create(ctx, layover.Origin{Source: sourceOf(ctx)}, m.factory)
+	if err == nil && l != nil {
+		callFrom(ctx).keep(l)
+	}
+	return s, err
+}
+
+// create stores a session of the factory, and leases it where the store can do
+// that.
+func (m *StatefulServerSessionManager) create(ctx context.Context, origin layover.Origin, factory SessionFactory) (ServerSession, SessionLease, error) {
 	for range attempts {
-		s, err := m.factory.CreateSession()
+		s, err := factory.CreateSession()
 		if err != nil {
-			return nil, fmt.Errorf("session: the factory failed: %w", err)
+			return nil, nil, fmt.Errorf("session: the factory failed: %w", err)
 		}
 		if isNil(s) {
-			return nil, errors.New("session: the factory returned no session")
+			return nil, nil, errors.New("session: the factory returned no session")
 		}
 		if _, err := CreateCookieForSession(s); err != nil {
-			return nil, errors.Join(err, s.Close())
+			return nil, nil, errors.Join(err, s.Close())
 		}
-		if err = m.add(ctx, s); err == nil {
-			return s, nil
+		l, err := m.add(ctx, s, origin)
+		if err == nil {
+			return s, l, nil
 		}
-		failure := fmt.Errorf("%w: %w", errStore, m.redact(errors.Join(err, m.discard(s)), s.Token()))
+		err = m.failed(errors.Join(err, m.discard(s)), s.Token())
 		if !errors.Is(err, layover.ErrExists) {
-			return nil, failure
+			return nil, nil, err
 		}
 	}
-	return nil, errTaken
+	return nil, nil, errTaken
+}
+
+// failed returns the error of the store about the session with this ID.
+func (m *StatefulServerSessionManager) failed(err error, id string) error {
+	return fmt.Errorf("%w: %w", errStore, m.redact(err, id))
 }
 
 // add stores a new session, and leases it where the store can do that.
-func (m *StatefulServerSessionManager) add(ctx context.Context, s ServerSession) (err error) {
+func (m *StatefulServerSessionManager) add(ctx context.Context, s ServerSession, origin layover.Origin) (_ SessionLease, err error) {
 	defer contain(&err) // here, where its text can be redacted
 	store, ok := m.store.(LeaseStore)
 	if !ok {
 		// A plain store replaces what it has: look first.
 		if old, err := m.store.Get(s.Token()); err == nil && old != nil {
-			return layover.ErrExists
+			return nil, layover.ErrExists
 		}
-		return m.store.Put(s)
+		return nil, m.store.Put(s)
 	}
-	l, err := store.Add(ctx, s, layover.Origin{Source: sourceOf(ctx)})
+	l, err := store.Add(ctx, s, origin)
 	if err == nil && l == nil {
-		return errors.New("the store returned no lease")
+		return nil, errors.New("the store returned no lease")
 	}
-	if err == nil {
-		callFrom(ctx).keep(l)
-	}
-	return err
+	return l, err
 }
 
 // discard closes a session that the store has not taken, unless it is there
@@ -147,12 +160,12 @@ func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSe
 		return s, err
 	}
 	for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
-		if c.Value == "" {
+		if c.Value == "" || isDerived(c.Value) {
 			continue
 		}
 		s, err := m.find(ctx, c.Value)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errStore, m.redact(err, c.Value))
+			return nil, m.failed(err, c.Value)
 		}
 		if s != nil {
 			return s, nil
@@ -161,24 +174,49 @@ func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSe
 	return nil, ErrNoSession
 }
 
-// find returns the session with this ID, nil if there is none. The client has
-// brought the ID back, which confirms the session.
-func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (_ ServerSession, err error) {
+// find returns the session with this ID, nil if there is none, and leases it for
+// the call.
+func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (ServerSession, error) {
+	s, l, err := m.lookup(ctx, id)
+	if isNotFound(err, id) {
+		return nil, nil
+	}
+	if err != nil || l == nil {
+		return s, err
+	}
+	if err := confirm(l); err != nil {
+		return nil, errors.Join(err, release(l))
+	}
+	callFrom(ctx).keep(l)
+	return s, nil
+}
+
+// confirm notes that a client has brought the ID back. The lease may be of a
+// foreign store.
+func confirm(l SessionLease) (err error) {
+	defer contain(&err)
+	l.Confirm()
+	return nil
+}
+
+// lookup returns the session with this ID, leased where the store can do that.
+// That there is none is an error for which isNotFound is true.
+func (m *StatefulServerSessionManager) lookup(ctx context.Context, id string) (_ ServerSession, _ SessionLease, err error) {
 	defer contain(&err) // here, where its text can be redacted
 	store, ok := m.store.(LeaseStore)
 	if !ok {
 		s, err := m.store.Get(id)
-		if isNotFound(err, id) || err == nil && (isNil(s) || s.Closed()) {
-			return nil, nil
+		if err == nil && (isNil(s) || s.Closed()) {
+			err = layover.ErrNotFound
 		}
-		return s, err
+		return s, nil, err
 	}
 	l, err := store.Acquire(ctx, id)
-	if isNotFound(err, id) || err == nil && l == nil {
-		return nil, nil
+	if err == nil && l == nil {
+		err = layover.ErrNotFound
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	usable := false
 	defer func() {
@@ -188,15 +226,16 @@ func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (_ S
 	}()
 	s := l.Session()
 	if isNil(s) {
-		return nil, nil
+		return nil, nil, layover.ErrNotFound
 	}
 	if s.Closed() { // outside of a call, or it would be gone
-		return nil, m.CloseSession(s)
+		if err := m.CloseSession(s); err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, layover.ErrNotFound
 	}
-	l.Confirm()
 	usable = true
-	callFrom(ctx).keep(l)
-	return s, nil
+	return s, l, nil
 }
 
 // isNotFound reports whether a store's error says that it has no such session.
@@ -210,6 +249,9 @@ func isNotFound(err error, id string) bool {
 // CloseSession removes the session from the store. Calls that still use it keep
 // it until they have ended, if the store is a [LeaseStore].
 func (m *StatefulServerSessionManager) CloseSession(session ServerSession) error {
+	if h, ok := session.(*handle); ok {
+		return h.Close()
+	}
 	if isNil(session) {
 		return ErrNoSession
 	}
@@ -220,7 +262,7 @@ func (m *StatefulServerSessionManager) CloseSession(session ServerSession) error
 		err = m.store.Remove(session.Token())
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", errStore, m.redact(err, session.Token()))
+		return m.failed(err, session.Token())
 	}
 	return nil
 }

@@ -119,6 +119,7 @@ func (s *ExpiringSessionStore) peek(id string) ServerSession {
 // session that was closed, or one of this package's that has left the store,
 // cannot be put again: a late save must not bring it back.
 func (s *ExpiringSessionStore) Put(session ServerSession) error {
+	session = unwrap(session)
 	done := filing(session)
 	defer done()
 	isNew, err := s.receive(session)
@@ -148,6 +149,7 @@ func (s *ExpiringSessionStore) Put(session ServerSession) error {
 // Add stores a new session and returns its first lease. The errors are those of
 // [layover.Store.Add].
 func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, origin layover.Origin) (SessionLease, error) {
+	session = unwrap(session)
 	done := filing(session)
 	defer done()
 	isNew, err := s.receive(session)

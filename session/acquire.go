@@ -1,0 +1,179 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// acquire leases the session with this ID. That there is none is an error for
+// which isNotFound is true.
+func (m *interceptors) acquire(ctx context.Context, id string, l *held) (err error) {
+	if m.store != nil {
+		return m.acquireResident(id, l)
+	}
+	l.session, l.other, err = m.own.lookup(ctx, id)
+	if err != nil && !isNotFound(err, id) {
+		return m.own.failed(err, id)
+	}
+	if err == nil && l.other != nil {
+		if err := confirm(l.other); err != nil {
+			return m.own.failed(errors.Join(err, release(l.other)), id)
+		}
+	}
+	return err
+}
+
+// acquireResident is acquire from a store of this package's, without detours.
+func (m *interceptors) acquireResident(id string, l *held) (err error) {
+	for {
+		if l.lease, err = m.store.store.Acquire(id); err != nil {
+			if errors.Is(err, layover.ErrNotFound) {
+				return err
+			}
+			return m.own.failed(err, id)
+		}
+		if l.session = l.lease.Session().ServerSession; !l.session.Closed() {
+			l.lease.Confirm()
+			return nil
+		}
+		// Outside of a call, or it would be gone. Once it is, the store knows why.
+		l.lease.Release()
+		if err := m.store.removeSession(l.session); err != nil {
+			return m.own.failed(err, id)
+		}
+	}
+}
+
+// expire has a session end no later than the latest proof that it was called
+// with; zero: never. Older proofs that are still good do not bring its end
+// forward.
+func (l *held) expire(at time.Time) {
+	own, ok := l.session.(*statefulServerSession)
+	if !ok {
+		return
+	}
+	proof := endOf(at)
+	for was := own.expires.Load(); was < proof; was = own.expires.Load() {
+		if own.expires.CompareAndSwap(was, proof) {
+			l.lease.SetExpires(at)
+			if now := own.expires.Load(); now > proof { // it may have been told in between
+				l.lease.SetExpires(timeOf(now))
+			}
+		}
+	}
+}
+
+// endOf returns an end as a number, to be compared.
+func endOf(at time.Time) int64 {
+	if at.IsZero() {
+		return math.MaxInt64
+	}
+	return at.UnixNano()
+}
+
+func timeOf(end int64) time.Time {
+	if end == math.MaxInt64 {
+		return time.Time{}
+	}
+	return time.Unix(0, end)
+}
+
+// create makes a session for a call: for a principal if that is named, else one
+// that its client finds by cookie.
+func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err error) {
+	defer contain(&err)
+	if m.config.requireTLS {
+		if err := requireTLS(h.base); err != nil {
+			return nil, err
+		}
+	}
+	if m.own == nil {
+		return m.createForeign(h)
+	}
+	origin := layover.Origin{Source: sourceOf(h.base), Holds: holds}
+	l = &held{fresh: true}
+	switch {
+	case by != nil:
+		origin.Source, origin.Expires = by.who.Name, by.who.Expires
+		if l.session, l.other, err = m.own.create(h.base, origin, &namedFactory{by}); err != nil {
+			return nil, err
+		}
+		l.other.Confirm()
+		m.tellings.forget(m.fingerprint(by.id))
+		return l, nil
+	case m.cookie == "":
+		return nil, errAnonymous
+	case m.mints:
+		l.session, l.other, err = m.own.create(h.base, origin, &sessionFactory{m.mint.new})
+	default:
+		l.session, l.other, err = m.own.create(h.base, origin, m.own.factory)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.cookie = true
+	return l, nil
+}
+
+// namedFactory makes the session of a principal.
+type namedFactory struct{ by *named }
+
+// CreateSession returns a new, empty session.
+func (f *namedFactory) CreateSession() (ServerSession, error) {
+	s := &statefulServerSession{id: f.by.id}
+	s.expires.Store(endOf(f.by.who.Expires))
+	return s, nil
+}
+
+// errAnonymous says that a session was needed by a call that names none.
+var errAnonymous = &callError{code: codes.Unauthenticated, reason: "SESSION_ANONYMOUS",
+
+	text: "a session needs a principal here, and the call has none"}
+
+func (m *interceptors) createForeign(h *handle) (*held, error) {
+	ctx := context.WithValue(h.base, callKey{}, h.rare.rec)
+	s, err := m.manager.CreateSession(ctx)
+	if err == nil && isNil(s) {
+		err = errors.New("session: the manager created a session that is nil")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := CreateCookieForSession(s); err != nil {
+		return nil, errors.Join(err, s.Close(), m.manager.CloseSession(s))
+	}
+	return &held{session: s, other: (*unleased)(nil), fresh: true}, nil
+}
+
+// remove ends a session for every later call. end is its Close, for sessions
+// that nobody else tears down.
+func (m *interceptors) remove(s ServerSession, end func() error) error {
+	if m.store != nil {
+		if isOwn(s) {
+			return end()
+		}
+		return m.store.removeSession(s)
+	}
+	var err error
+	if !s.Closed() {
+		err = end()
+	}
+	return errors.Join(err, m.manager.CloseSession(s))
+}
+
+// fingerprint returns what stands for a token in errors and logs.
+func (m *interceptors) fingerprint(token string) layover.Fingerprint {
+	if m.own != nil {
+		return m.own.Fingerprint(token)
+	}
+	return layover.FingerprintOf(m.mint.key, token)
+}

@@ -1,0 +1,194 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jellydator/ttlcache/v3"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// deadToken is a token that a call brought and that names no live session.
+type deadToken struct {
+	mark   layover.Fingerprint
+	why    string // as in a reason of an ErrorInfo, without its prefix
+	held   bool   // the session held something, or may have
+	cookie bool   // it came in one, so that the client can be told to drop it
+}
+
+// What is known of a dead token beside the reasons of a store.
+const (
+	whyUnknown   = "UNKNOWN"
+	whyRestarted = "RESTARTED"
+	whyGarbage   = "GARBAGE"
+)
+
+// lostTexts say what happened, in words for the client's user.
+var lostTexts = map[string]string{
+	layover.ReasonIdle.String():        "it was not used for too long",
+	layover.ReasonUnconfirmed.String(): "it was not used for too long",
+	layover.ReasonLifetime.String():    "it had reached its maximum age",
+	layover.ReasonCapacity.String():    "the server had no place left for it",
+	layover.ReasonClosed.String():      "it was closed",
+	layover.ReasonReplaced.String():    "another one took its place",
+	layover.ReasonKilled.String():      "the server's operator ended it",
+	layover.ReasonShutdown.String():    "the server was shut down",
+	strings.ToLower(whyRestarted):      "the server was restarted",
+	strings.ToLower(whyUnknown):        "the server does not know it any more",
+	strings.ToLower(whyGarbage):        "the server never had it",
+}
+
+// deadCookie judges a cookie's token that names no live session, from what the
+// store says of it.
+func (m *interceptors) deadCookie(token string, err error) deadToken {
+	d := deadToken{cookie: true}
+	if n := (*layover.NotFoundError)(nil); errors.As(err, &n) && n.Reason != 0 {
+		d.why, d.held = strings.ToUpper(n.Reason.String()), n.Held
+	} else if d.why = m.whence(token); d.why != whyGarbage {
+		d.held = true // as far as anybody knows
+	}
+	if d.why != whyGarbage || m.config.policy == StrictDead {
+		d.mark = m.fingerprint(token)
+	}
+	return d
+}
+
+// whence says what is known of a token that the store knows nothing of.
+func (m *interceptors) whence(token string) string {
+	if !m.mints {
+		if token == "" || isDerived(token) {
+			return whyGarbage
+		}
+		return whyUnknown
+	}
+	switch m.mint.recognise(token) {
+	case ownBoot:
+		return whyUnknown // forgotten since
+	case otherBoot:
+		if m.remembers {
+			return whyRestarted
+		}
+		return whyUnknown // a store that outlives the process has lost it, or ended it
+	case garbage:
+	}
+	return whyGarbage
+}
+
+// judge returns the refusal of a call that brought d, nil if it may go on
+// without a session. acknowledges says that the call shows that its client
+// knows.
+func (m *interceptors) judge(ctx context.Context, d deadToken, acknowledges bool) error {
+	switch {
+	case m.config.policy == RenewDead:
+		return nil
+	case m.config.policy == TellDead && !m.tellings.tell(d, acknowledges, time.Now()):
+		return nil
+	}
+	e := &callError{code: m.config.deadCode, prefix: LostPrefix, text: lostTexts[strings.ToLower(d.why)] +
+		"; its options and resources are gone (session " + d.mark.String() + ")",
+		sentinel: ErrNoSession, reason: "SESSION_" + d.why, metadata: map[string]string{"session": d.mark.String()}}
+	m.reporter.log(ctx, slog.LevelInfo, e.code, "layover: a call is told that its session is lost",
+		slog.String("session", d.mark.String()), slog.String("reason", strings.ToLower(d.why)), slog.String("source", sourceOf(ctx)))
+	return e
+}
+
+// tellings remember which dead tokens somebody was told of. A flood of dead
+// tokens makes it forget the oldest, who are then told anew: a warning too many,
+// never one too few. It is safe for concurrent use.
+type tellings struct {
+	window time.Duration
+	mu     sync.Mutex
+	known  *ttlcache.Cache[layover.Fingerprint, telling]
+}
+
+type telling struct {
+	since        time.Time
+	acknowledged bool
+	deleted      bool // the client was told to drop the cookie
+}
+
+const (
+	maxTellings   = 1 << 16
+	tellingExpiry = 24 * time.Hour // since anybody last brought the token, at least
+)
+
+func newTellings(window time.Duration) *tellings {
+	return &tellings{window: window, known: ttlcache.New(
+		ttlcache.WithCapacity[layover.Fingerprint, telling](maxTellings),
+		ttlcache.WithTTL[layover.Fingerprint, telling](max(tellingExpiry, 2*window)))}
+}
+
+// tell reports whether a call that brought d is to be refused.
+func (t *tellings) tell(d deadToken, acknowledges bool, now time.Time) bool {
+	if d.why == whyGarbage {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := t.get(d.mark)
+	switch {
+	case was == nil && !d.held:
+		return false
+	case was == nil:
+		t.set(d.mark, telling{since: now, acknowledged: acknowledges})
+		return !acknowledges
+	case was.deleted:
+		return now.Before(was.since.Add(t.window))
+	case acknowledges && !was.acknowledged:
+		t.set(d.mark, telling{since: was.since, acknowledged: true})
+		return false
+	}
+	return !was.acknowledged && now.Before(was.since.Add(t.window))
+}
+
+// deleting notes that the client is about to be told to drop the cookie of a
+// session that it has closed. False: it was before. From now on, nothing that
+// comes with that cookie may get a session, whose cookie the deletion would
+// take along, until every reply that is under way has arrived.
+func (t *tellings) deleting(mark layover.Fingerprint, now time.Time) (first bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if was := t.get(mark); was != nil && was.deleted {
+		return false
+	}
+	t.set(mark, telling{since: now, deleted: true})
+	return true
+}
+
+// acknowledge notes that the client knows of the end of its session.
+func (t *tellings) acknowledge(mark layover.Fingerprint, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if was := t.get(mark); was == nil || !was.deleted {
+		t.set(mark, telling{since: now, acknowledged: true})
+	}
+}
+
+// forget is for an ID that has a session again.
+func (t *tellings) forget(mark layover.Fingerprint) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.known.Delete(mark)
+}
+
+func (t *tellings) get(mark layover.Fingerprint) *telling {
+	item := t.known.Get(mark)
+	if item == nil {
+		return nil
+	}
+	was := item.Value()
+	return &was
+}
+
+func (t *tellings) set(mark layover.Fingerprint, now telling) {
+	t.known.DeleteExpired()
+	t.known.Set(mark, now, ttlcache.DefaultTTL)
+}

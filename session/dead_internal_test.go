@@ -1,0 +1,54 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"encoding/binary"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/c8e4ff29/layover"
+)
+
+func numbered(i int) deadToken {
+	d := deadToken{why: "IDLE", held: true}
+	binary.BigEndian.PutUint64(d.mark[:], uint64(i))
+	return d
+}
+
+// What is remembered of dead tokens is bounded and expires; whom it has
+// forgotten is told anew.
+func TestTellingsAreBoundedAndExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := newTellings(DefaultTellWindow)
+		for i := range maxTellings + 1000 {
+			if all.tell(numbered(i), true, time.Now()) {
+				t.Fatal("an acknowledgement was refused")
+			}
+		}
+		if n := all.known.Len(); n != maxTellings {
+			t.Errorf("%d are remembered, want %d", n, maxTellings)
+		}
+		if all.tell(numbered(maxTellings+999), false, time.Now()) {
+			t.Error("the latest is told although it has acknowledged")
+		}
+		if !all.tell(numbered(0), false, time.Now()) {
+			t.Error("one that was forgotten is not told")
+		}
+		<-time.After(tellingExpiry + time.Second)
+		all.acknowledge(layover.Fingerprint{1}, time.Now())
+		if n := all.known.Len(); n != 1 {
+			t.Errorf("%d are remembered after their time", n)
+		}
+	})
+}
+
+// Tokens that the server never made are not remembered at all.
+func TestGarbageIsNotRemembered(t *testing.T) {
+	all := newTellings(DefaultTellWindow)
+	if all.tell(deadToken{why: whyGarbage}, false, time.Now()) || all.known.Len() != 0 {
+		t.Error("garbage was told of, or remembered")
+	}
+}

@@ -1,0 +1,464 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// handle is the session of one call under the interceptors. While the call has
+// none it reads as empty, and comes to life with the first thing that is put
+// into it. It is safe for concurrent use. It is small, as every call makes one:
+// what few calls need is elsewhere.
+type handle struct {
+	m    *interceptors
+	base context.Context // of the call: replies go out by it
+	live atomic.Pointer[held]
+
+	mu     sync.Mutex
+	rare   *rare
+	closed bool // the handler closed it
+	ended  bool // the call has
+	brief  bool // a session that is made ends with the call, which needs none; set before the handler starts
+
+	first held // here, so that it needs no memory of its own
+}
+
+// rare is what few calls need, under the mutex.
+type rare struct {
+	// What the call came with. Set before the handler starts.
+	by   *named      // whose session it names; nil: no principal's
+	dead []deadToken // what it brought
+	rec  *call       // of managers that are not ours
+
+	making  chan struct{} // closed when whoever makes the session is done
+	failure error         // why something could not be put into it
+	former  []*held       // which Begin has replaced
+	said    string        // the last cookie that was announced, of managers that are not ours
+	spoke   bool          // one was
+}
+
+// more returns what few calls need. The caller holds the mutex.
+func (h *handle) more() *rare {
+	if h.rare == nil {
+		h.rare = new(rare)
+	}
+	return h.rare
+}
+
+var _ ServerSession = (*handle)(nil)
+
+// held is a session that a call has.
+type held struct {
+	session ServerSession
+	lease   layover.Lease[resident] // in a store of this package's
+	other   SessionLease            // in another one that has leases
+	cookie  bool                    // the client knows it by one
+	fresh   bool                    // made by this call
+}
+
+// release gives the lease back, after having told the store what a session of a
+// foreign type holds.
+func (l *held) release() (err error) {
+	if l.other != nil {
+		return release(l.other)
+	}
+	defer contain(&err)
+	defer l.lease.Release()
+	if holdsUnsaid(l.session) {
+		l.lease.Hold()
+	}
+	return nil
+}
+
+// principal returns whose session the call names, nil if no principal's.
+func (h *handle) principal() *named {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.more().by
+}
+
+// unwrap returns the session behind a handle, nil if there is none, and any
+// other session as it is.
+func unwrap(s ServerSession) ServerSession {
+	h, ok := s.(*handle)
+	if !ok {
+		return s
+	}
+	if h == nil {
+		return nil
+	}
+	if l := h.live.Load(); l != nil {
+		return l.session
+	}
+	return nil
+}
+
+// Token returns the session's token, for which there must be one. It is empty if
+// there can be none; the call then fails, unless it has closed its session
+// itself.
+func (h *handle) Token() string {
+	s, err := h.ensure(false)
+	if err != nil {
+		h.fail(err)
+		return ""
+	}
+	return s.Token()
+}
+
+// GetSessionOption returns a copy of the value of an option, nil if it is not
+// set.
+func (h *handle) GetSessionOption(name string) *flight.SessionOptionValue {
+	if s := unwrap(h); s != nil {
+		return s.GetSessionOption(name)
+	}
+	return nil
+}
+
+// GetSessionOptions returns a copy of all options.
+func (h *handle) GetSessionOptions() map[string]*flight.SessionOptionValue {
+	if s := unwrap(h); s != nil {
+		return s.GetSessionOptions()
+	}
+	return make(map[string]*flight.SessionOptionValue)
+}
+
+// SetSessionOption sets an option to a copy of value, for which there must be a
+// session. If there can be none the call fails, see [SetOption].
+func (h *handle) SetSessionOption(name string, value *flight.SessionOptionValue) {
+	if value.GetOptionValue() == nil {
+		h.EraseSessionOption(name)
+		return
+	}
+	s, err := h.ensure(true)
+	if err != nil {
+		h.fail(err)
+		return
+	}
+	s.SetSessionOption(name, value)
+}
+
+// EraseSessionOption removes an option. It is idempotent.
+func (h *handle) EraseSessionOption(name string) {
+	if s := unwrap(h); s != nil {
+		s.EraseSessionOption(name)
+	}
+}
+
+// Closed reports whether the session was closed, by whomever.
+func (h *handle) Closed() bool {
+	h.mu.Lock()
+	closed := h.closed
+	h.mu.Unlock()
+	if s := unwrap(h); s != nil && !closed {
+		return s.Closed()
+	}
+	return closed
+}
+
+// Format prints a fingerprint under every verb: the ID is a secret.
+func (h *handle) Format(f fmt.State, _ rune) {
+	if s := unwrap(h); s != nil {
+		fmt.Fprintf(f, "session %s", h.m.fingerprint(tokenOf(s)))
+		return
+	}
+	fmt.Fprint(f, "no session yet")
+}
+
+// Close ends the session: no later call finds it. Calls that use it now keep
+// its options until they have ended. Without a session there is nothing to do.
+func (h *handle) Close() error {
+	h.mu.Lock()
+	again := h.closed
+	h.closed = true
+	l := h.live.Load()
+	h.mu.Unlock()
+	if again || l == nil {
+		return nil
+	}
+	return h.discard(l, l.session.Close)
+}
+
+// discard ends a session, and has the client drop its cookie.
+func (h *handle) discard(l *held, end func() error) (err error) {
+	defer contain(&err)
+	line, deletes := h.deletion(l)
+	mark := h.m.fingerprint(l.session.Token())
+	if deletes && !h.m.stateless { // whose tokens are alike
+		// First this: what comes with that cookie from now on gets no new one, which
+		// the deletion would take along.
+		deletes = h.m.tellings.deleting(mark, time.Now())
+	}
+	if err := h.m.remove(l.session, end); err != nil {
+		if deletes && !h.m.stateless {
+			h.m.tellings.forget(mark)
+		}
+		return err
+	}
+	if deletes {
+		h.setCookie(line)
+	}
+	return nil
+}
+
+// deletion returns the cookie that has the client drop its one, if there is any
+// need.
+func (h *handle) deletion(l *held) (line string, needed bool) {
+	if h.m.own != nil {
+		if h.m.config.policy == RenewDead {
+			return "", false // its successors may have cookies already
+		}
+		return h.m.cookie + "=; Max-Age=0", l.cookie
+	}
+	c, err := CreateCookieForSession(l.session)
+	if err != nil {
+		return "", false
+	}
+	return c.Name + "=; Max-Age=0", hasCookie(incomingCookies(h.base, c.Name), c) || l.fresh
+}
+
+// fail has the call fail, for the first of several reasons. That the handler has
+// closed the session is none: what comes after that does nothing.
+func (h *handle) fail(err error) {
+	if errors.Is(err, errClosed) {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.more(); r.failure == nil {
+		r.failure = err
+	}
+}
+
+// ensure returns the session, which is made if there is none. It holds something
+// from the start if holds is true.
+func (h *handle) ensure(holds bool) (ServerSession, error) {
+	for {
+		if l := h.live.Load(); l != nil {
+			return l.session, nil
+		}
+		done, wait, err := h.begin(false)
+		if err != nil {
+			return nil, err
+		}
+		if wait != nil {
+			<-wait
+			continue
+		}
+		return h.make(done, func() (*held, error) { return h.m.create(h, h.principal(), holds) })
+	}
+}
+
+// begin lets one goroutine at a time make a session: for that one, done is not
+// nil; the others wait.
+func (h *handle) begin(anew bool) (done, wait chan struct{}, _ error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.ended:
+		return nil, nil, ErrCallEnded
+	case h.more().making != nil:
+		return nil, h.rare.making, nil
+	case h.closed && !anew:
+		return nil, nil, errClosed
+	}
+	h.closed = false
+	h.rare.making = make(chan struct{})
+	return h.rare.making, nil, nil
+}
+
+// make has a session made, outside of every lock.
+func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerSession, error) {
+	defer func() { // also if a factory ends its goroutine
+		h.mu.Lock()
+		h.rare.making = nil
+		h.mu.Unlock()
+		close(done)
+	}()
+	l, err := create()
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	var late error
+	switch {
+	case h.ended:
+		late = ErrCallEnded
+	case h.closed:
+		late = errClosed
+	default:
+		if old := h.live.Load(); old != nil {
+			h.rare.former = append(h.rare.former, old)
+		}
+		h.live.Store(l)
+	}
+	h.mu.Unlock()
+	if late != nil { // nobody will ever have it
+		return nil, errors.Join(late, h.m.remove(l.session, l.session.Close), l.release())
+	}
+	if !h.brief {
+		h.announceNew(l)
+	}
+	return l.session, nil
+}
+
+// announceNew tells the client by which cookie it finds a new session: in the
+// header, if that has not left, as Java and .NET clients read no trailers of
+// calls that succeed.
+func (h *handle) announceNew(l *held) {
+	if h.m.own != nil && l.cookie { // other managers' may change until the header leaves
+		h.setCookie(h.m.cookie + "=" + cookieText(l.session.Token()))
+	}
+}
+
+// cookieText is a token as it stands in a Set-Cookie header: in quotes if it
+// must be.
+func cookieText(token string) string {
+	for i := range len(token) {
+		if token[i] == ' ' || token[i] == ',' {
+			return `"` + token + `"`
+		}
+	}
+	return token
+}
+
+// announce tells the client of a session of a foreign manager: whatever its
+// next call would not say by itself.
+func (h *handle) announce() (err error) {
+	defer contain(&err)
+	l := h.live.Load()
+	if l == nil || l.session.Closed() {
+		return nil
+	}
+	c, err := CreateCookieForSession(l.session)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	r := h.more()
+	known := r.spoke && r.said == c.Value || !r.spoke && hasCookie(incomingCookies(h.base, c.Name), c)
+	if !known {
+		r.spoke, r.said = true, c.Value
+	}
+	h.mu.Unlock()
+	if !known {
+		h.setCookie(c.String())
+	}
+	return nil
+}
+
+// setCookie sends a cookie in the header, or in the trailer if the header has
+// left. Outside a real call there is no stream to send it on, which is no error.
+func (h *handle) setCookie(line string) {
+	h.m.warnOfPlaintext(h.base)
+	md := metadata.Pairs("set-cookie", line)
+	if grpc.SetHeader(h.base, md) != nil {
+		_ = grpc.SetTrailer(h.base, md)
+	}
+}
+
+// complete settles the session when the handler has returned, and returns the
+// error of the call.
+func (h *handle) complete(err error) error {
+	h.mu.Lock()
+	h.ended = true
+	var failure error
+	if h.rare != nil {
+		failure = h.rare.failure
+	}
+	h.mu.Unlock()
+	if failure != nil {
+		e := h.m.refusal(h.base, failure)
+		if err == nil {
+			err = e
+		}
+	}
+	settle := h.settle
+	if h.brief {
+		settle = h.dismiss
+	}
+	if unsaved := settle(); unsaved != nil {
+		e := h.m.reporter.report(h.base, unwrap(h), "layover: a call's session could not be saved", notSaved(unsaved))
+		if err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// dismiss ends a session that only the handler's expectations have called for.
+func (h *handle) dismiss() (err error) {
+	defer contain(&err)
+	if l := h.live.Load(); l != nil && l.fresh {
+		return h.m.remove(l.session, l.session.Close)
+	}
+	return h.settle()
+}
+
+// settle does what is left to do about sessions that the handler may have
+// changed or closed without the handle.
+func (h *handle) settle() (err error) {
+	defer contain(&err)
+	l := h.live.Load()
+	if l == nil || h.m.own != nil && isOwn(l.session) {
+		return nil
+	}
+	h.mu.Lock()
+	closed := h.closed
+	h.mu.Unlock()
+	switch {
+	case closed:
+		return nil
+	case l.session.Closed():
+		if h.m.store != nil && !same(h.m.store.peek(l.session.Token()), l.session) {
+			return nil // somebody else ended it
+		}
+		return h.discard(l, func() error { return nil })
+	case h.m.own == nil:
+		return h.announce()
+	}
+	return nil
+}
+
+// release gives all leases back. It is the last that is done for a call, however
+// that ends.
+func (h *handle) release() {
+	h.mu.Lock()
+	h.ended = true
+	r := h.rare
+	h.mu.Unlock()
+	var err error
+	if l := h.live.Load(); l != nil {
+		err = l.release()
+	}
+	if r != nil {
+		err = errors.Join(err, r.release())
+	}
+	if err != nil {
+		_ = h.m.reporter.report(h.base, unwrap(h), "layover: a call's session could not be released", err) // too late for the client
+	}
+}
+
+// release gives back what only few calls have.
+func (r *rare) release() (err error) {
+	for _, l := range r.former {
+		err = errors.Join(err, l.release())
+	}
+	r.former = nil
+	if r.rec != nil {
+		err = errors.Join(err, r.rec.end())
+	}
+	return err
+}

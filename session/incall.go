@@ -1,0 +1,244 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/grpc/codes"
+)
+
+// Lookup returns the session of the call that ctx belongs to, if it has one.
+// Unlike [GetSessionFromContext] it returns [ErrNoSession] for a call that has
+// none yet. It makes none.
+func Lookup(ctx context.Context) (ServerSession, error) {
+	if h := handleFrom(ctx); h != nil && h.live.Load() == nil {
+		return nil, ErrNoSession
+	}
+	return GetSessionFromContext(ctx)
+}
+
+// Ensure returns the session of the call that ctx belongs to, and makes one if
+// there is none yet. The errors are those of [GetSessionFromContext], and
+// [ErrCallEnded].
+func Ensure(ctx context.Context) (ServerSession, error) {
+	s, err := GetSessionFromContext(ctx)
+	h, ok := s.(*handle)
+	if err != nil || !ok {
+		return s, err
+	}
+	if _, err := h.ensure(false); err != nil {
+		return nil, h.m.refusal(h.base, err)
+	}
+	return h, nil
+}
+
+// SetOption sets an option of the call's session to a copy of value, as
+// SetSessionOption does, and returns why that was not possible: the errors of
+// [Ensure], or that the session has ended. The error is fit for the client, and
+// the call does not fail by itself.
+func SetOption(ctx context.Context, name string, value *flight.SessionOptionValue) error {
+	s, err := GetSessionFromContext(ctx)
+	if err != nil {
+		return err
+	}
+	if h, ok := s.(*handle); ok && value.GetOptionValue() != nil {
+		if _, err := h.ensure(true); err != nil {
+			return h.m.refusal(h.base, err)
+		}
+	}
+	if s.Closed() {
+		return &callError{code: codes.NotFound, text: "the session has ended", sentinel: errClosed, reason: "SESSION_CLOSED"}
+	}
+	s.SetSessionOption(name, value)
+	return nil
+}
+
+// As returns the session of the call that ctx belongs to as a T, the type that
+// the server's own factory or manager makes. It makes one if there is none yet.
+// The errors are those of [Ensure], or that it is no T.
+func As[T ServerSession](ctx context.Context) (t T, _ error) {
+	s, err := Ensure(ctx)
+	if err != nil {
+		return t, err
+	}
+	if t, ok := s.(T); ok {
+		return t, nil
+	}
+	if t, ok := unwrap(s).(T); ok {
+		return t, nil
+	}
+	return t, fmt.Errorf("session: the call's session is a %T, not a %T", unwrap(s), t)
+}
+
+// Acquire returns one more lease on the session of the call that ctx belongs to:
+// for goroutines of the server that go on after the call has ended. They must
+// release it. While they have it the session neither idles out nor is evicted;
+// at its lifetime, or if its client closes it, it is closed only after the
+// release. A session that lives in a store without leases may be closed all the
+// same.
+//
+// Errors: [ErrNoSession] if the call has none, or it has ended already; those of
+// the store, fit for the client.
+func Acquire(ctx context.Context) (SessionLease, error) {
+	h := handleFrom(ctx)
+	if h == nil {
+		return nil, ErrNoSession
+	}
+	s := unwrap(h)
+	if s == nil {
+		return nil, ErrNoSession
+	}
+	l, err := h.m.again(ctx, s)
+	if err != nil {
+		if errors.Is(err, ErrNoSession) {
+			return nil, ErrNoSession
+		}
+		return nil, h.m.refusal(h.base, err)
+	}
+	return l, nil
+}
+
+// again leases a session once more.
+func (m *interceptors) again(ctx context.Context, s ServerSession) (_ SessionLease, err error) {
+	defer contain(&err)
+	if m.own == nil {
+		return &unguarded{session: s}, nil
+	}
+	found, l, err := m.own.lookup(ctx, s.Token())
+	switch {
+	case isNotFound(err, s.Token()):
+		return nil, ErrNoSession
+	case err != nil:
+		return nil, m.own.failed(err, s.Token())
+	case l == nil:
+		return &unguarded{session: s}, nil
+	case !same(found, s):
+		l.Release()
+		return nil, ErrNoSession
+	}
+	return l, nil
+}
+
+// unguarded is a lease where there are none.
+type unguarded struct {
+	unleased
+	session ServerSession
+}
+
+// Session returns the session.
+func (u *unguarded) Session() ServerSession { return u.session }
+
+// Begin gives the call that ctx belongs to a new session, as a login handler
+// does; one that it had before ends. In a handshake, which gets no session
+// otherwise, it is the only way to one. Without a principal the client finds the
+// session by cookie; with one, which the handler has just authenticated, by what
+// its calls will prove to [ByPrincipal] or [Header].
+//
+// The errors are fit for the client: those of [GetSessionFromContext], and that
+// no carrier could bring the session back.
+func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
+	h := handleFrom(ctx)
+	if h == nil || h.m.own == nil {
+		return nil, ErrNoSession
+	}
+	by, err := h.m.beginner(h.base, who)
+	if err == nil {
+		_, err = h.anew(by)
+	}
+	if err != nil {
+		return nil, h.m.refusal(h.base, err)
+	}
+	return h, nil
+}
+
+// errNoCarrier says that no call could ever bring the session back.
+var errNoCarrier = &callError{code: codes.Internal, text: noSession, reason: "SESSION_FAILED",
+	cause: errors.New("session: Begin: none of the carriers could bring this session back")}
+
+// beginner returns whose session is to begin.
+func (m *interceptors) beginner(ctx context.Context, who []Principal) (*named, error) {
+	if len(who) == 0 || who[0].Name == "" {
+		if m.cookie == "" {
+			return nil, errNoCarrier
+		}
+		return nil, nil
+	}
+	if err := expired(who[0]); err != nil {
+		return nil, err
+	}
+	for i := range m.derived {
+		c := &m.derived[i]
+		key, sent, err := c.key(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if sent || c.kind == principalCarrier {
+			return m.nameOf(c.kind, who[0], key), nil
+		}
+	}
+	return nil, errNoCarrier
+}
+
+// anew makes a session in place of the one that the call has.
+func (h *handle) anew(by *named) (ServerSession, error) {
+	for {
+		done, wait, err := h.begin(true)
+		if err != nil {
+			return nil, err
+		}
+		if wait != nil {
+			<-wait
+			continue
+		}
+		return h.make(done, func() (*held, error) {
+			if by != nil {
+				if err := h.m.evict(h.base, by.id); err != nil {
+					return nil, err
+				}
+			}
+			l, err := h.m.create(h, by, false)
+			if err != nil {
+				return nil, err
+			}
+			old := h.live.Load()
+			if old == nil {
+				return l, nil
+			}
+			if err := h.m.remove(old.session, old.session.Close); err != nil {
+				return nil, errors.Join(err, h.m.remove(l.session, l.session.Close), l.release())
+			}
+			return l, nil
+		})
+	}
+}
+
+// evict ends the session under an ID, if there is one.
+func (m *interceptors) evict(ctx context.Context, id string) error {
+	s, l, err := m.own.lookup(ctx, id)
+	if isNotFound(err, id) {
+		return nil
+	}
+	if err != nil {
+		return m.own.failed(err, id)
+	}
+	if l != nil {
+		defer l.Release()
+	}
+	return m.remove(s, s.Close)
+}
+
+// End ends the session of the call that ctx belongs to, as a logout handler
+// does, and has the client drop its cookie. Without a session it does nothing.
+func End(ctx context.Context) error {
+	if h := handleFrom(ctx); h != nil {
+		if err := h.Close(); err != nil {
+			return h.m.refusal(h.base, err)
+		}
+	}
+	return nil
+}

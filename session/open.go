@@ -1,0 +1,260 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// handleKey finds the handle of a call in whose context there is no session.
+type handleKey struct{}
+
+// handleFrom returns the handle of the call that ctx belongs to, nil if there is
+// none.
+func handleFrom(ctx context.Context) *handle {
+	if s, err := fromContext(ctx); err == nil {
+		if h, ok := s.(*handle); ok {
+			return h
+		}
+	}
+	h, _ := ctx.Value(handleKey{}).(*handle)
+	return h
+}
+
+// open finds the session that the call means, if it is live.
+func (h *handle) open(ctx context.Context) (err error) {
+	defer contain(&err)
+	if h.m.own == nil {
+		return h.openForeign(ctx)
+	}
+	var by *named
+	if len(h.m.derived) > 0 {
+		if by, err = h.m.name(ctx); err != nil {
+			return err
+		}
+		if by != nil {
+			h.more().by = by // nobody else has h yet
+			if err := h.openNamed(by); err != nil {
+				return err
+			}
+		}
+	}
+	sent := by != nil
+	if h.m.cookie != "" {
+		cookies, err := h.openCookie(ctx, by != nil)
+		if err != nil {
+			return err
+		}
+		sent = sent || cookies
+	}
+	if h.m.config.requireTLS && sent {
+		return requireTLS(ctx)
+	}
+	return nil
+}
+
+// openNamed finds the session of the call's principal.
+func (h *handle) openNamed(by *named) error {
+	err := h.m.acquire(h.base, by.id, &h.first)
+	if err == nil {
+		h.first.expire(by.who.Expires)
+		h.live.Store(&h.first)
+		return nil
+	}
+	if !isNotFound(err, by.id) {
+		return err
+	}
+	// Of principals there is nothing to be known but what the store remembers. What
+	// its client has closed itself it need not be told of.
+	if n := (*layover.NotFoundError)(nil); errors.As(err, &n) && n.Held && n.Reason != 0 && n.Reason != layover.ReasonClosed {
+		h.bring(deadToken{mark: h.m.fingerprint(by.id), why: strings.ToUpper(n.Reason.String()), held: true})
+	}
+	return nil
+}
+
+// bring notes a token of a session that has ended.
+func (h *handle) bring(d deadToken) {
+	r := h.more() // nobody else has h yet
+	r.dead = append(r.dead, d)
+}
+
+// brought returns what bring has noted.
+func (h *handle) brought() []deadToken {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.rare == nil {
+		return nil
+	}
+	return h.rare.dead
+}
+
+// openCookie finds the session of the first known cookie. It reports whether
+// there were any. If the call names the session of a principal, no other one may
+// be live.
+func (h *handle) openCookie(ctx context.Context, named bool) (sent bool, _ error) {
+	lines := metadata.ValueFromIncomingContext(ctx, "cookie")
+	if lines == nil {
+		return false, nil
+	}
+	var c candidates
+	c.scan(lines, h.m.cookie)
+	for _, token := range c.values() {
+		if token == "" || isDerived(token) {
+			continue
+		}
+		l := &h.first
+		if named {
+			l = new(held)
+		}
+		err := h.m.acquire(ctx, token, l)
+		switch {
+		case err == nil && named:
+			return true, errors.Join(errCarriers, l.release())
+		case err == nil:
+			l.cookie = true
+			h.live.Store(l)
+			return true, nil
+		case !isNotFound(err, token):
+			return true, err
+		case !named:
+			h.bring(h.m.deadCookie(token, err))
+		}
+	}
+	return c.n > 0, nil
+}
+
+// openForeign asks a manager that is not ours.
+func (h *handle) openForeign(ctx context.Context) error {
+	ctx, rec := newCall(ctx)
+	h.more().rec = rec // nobody else has h yet
+	s, err := h.m.manager.GetSession(ctx)
+	if err == nil && isNil(s) {
+		return errors.New("session: the manager found a session that is nil")
+	}
+	sent := len(incomingCookies(ctx, StatefulSessionCookieName))+len(incomingCookies(ctx, StatelessSessionCookieName)) > 0
+	if h.m.config.requireTLS && sent {
+		if err := requireTLS(ctx); err != nil {
+			return err
+		}
+	}
+	if err == nil {
+		h.first.session, h.first.other = s, (*unleased)(nil)
+		h.live.Store(&h.first)
+		return nil
+	}
+	if !errors.Is(err, ErrNoSession) {
+		return err
+	}
+	if !h.m.stateless {
+		for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
+			h.bring(h.m.deadCookie(c.Value, nil))
+		}
+	}
+	return nil
+}
+
+// decide judges what has ended. The type is that of a DoAction.
+func (h *handle) decide(action string) error {
+	if h.live.Load() != nil {
+		return nil
+	}
+	for _, d := range h.brought() {
+		if action == flight.CloseSessionActionType {
+			h.forgo(d)
+			continue
+		}
+		if err := h.m.judge(h.base, d, action == flight.SetSessionOptionsActionType); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgo lets a client close a session that has ended.
+func (h *handle) forgo(d deadToken) {
+	switch h.m.config.policy {
+	case RenewDead:
+	case TellDead:
+		h.m.tellings.tell(d, true, time.Now())
+	case StrictDead:
+		if d.cookie && h.m.tellings.deleting(d.mark, time.Now()) {
+			h.setCookie(h.m.cookie + "=; Max-Age=0")
+		}
+	}
+}
+
+// context returns the context that the handler sees, after having made the
+// session where handlers expect one at once.
+func (h *handle) context(ctx context.Context, action string) (context.Context, error) {
+	if !h.m.eager {
+		return h.share(ctx), nil
+	}
+	h.brief = action == flight.CloseSessionActionType || action == flight.GetSessionOptionsActionType
+	s, err := h.ensure(false)
+	if err != nil {
+		return ctx, err
+	}
+	return NewSessionContext(context.WithValue(h.strip(ctx), handleKey{}, h), s), nil
+}
+
+// share puts the handle into a context.
+func (h *handle) share(ctx context.Context) context.Context {
+	return NewSessionContext(h.strip(ctx), h)
+}
+
+// strip takes tokens out of the metadata of a context, if that is wanted.
+func (h *handle) strip(ctx context.Context) context.Context {
+	if !h.m.config.strip {
+		return ctx
+	}
+	md, _ := metadata.FromIncomingContext(ctx) // a copy
+	for _, c := range h.m.derived {
+		if c.kind == headerCarrier {
+			md.Delete(c.name)
+		}
+	}
+	var kept []string
+	for _, line := range md.Get("cookie") {
+		if line = withoutCookies(line, h.m.reporter.cookies); line != "" {
+			kept = append(kept, line)
+		}
+	}
+	md.Delete("cookie")
+	if kept != nil {
+		md.Set("cookie", kept...)
+	}
+	return metadata.NewIncomingContext(ctx, md)
+}
+
+// withoutCookies takes the cookies with these names out of a header.
+func withoutCookies(line string, names []string) string {
+	var kept []string
+	for part := range strings.SplitSeq(line, ";") {
+		name, _, _ := strings.Cut(part, "=")
+		if !slices.Contains(names, strings.TrimSpace(name)) {
+			kept = append(kept, part)
+		}
+	}
+	return strings.TrimSpace(strings.Join(kept, ";"))
+}
+
+// unleased is the lease of a session whose manager keeps what leases there are.
+type unleased struct{}
+
+func (*unleased) Session() ServerSession { return nil }
+
+func (*unleased) Confirm() {}
+
+func (*unleased) Hold() {}
+
+func (*unleased) Release() {}
