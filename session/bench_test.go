@@ -22,47 +22,97 @@ import (
 //
 //	go test -run '^$' -bench '^BenchmarkCall$' -benchmem ./session
 func BenchmarkCall(b *testing.B) {
-	info := &grpc.UnaryServerInfo{FullMethod: "/arrow.flight.protocol.FlightService/GetFlightInfo"}
 	for _, foreign := range []int{0, 20} {
-		b.Run(fmt.Sprintf("interceptors/headers=%d", foreign), func(b *testing.B) {
-			store := newStore(b)
-			mw := session.NewServerMiddleware(session.NewStatefulServerSessionManager(session.WithStore(store)), session.WithLogger(nil))
-			var token string
-			handler := func(ctx context.Context, _ any) (any, error) {
-				s, err := session.GetSessionFromContext(ctx)
-				if err == nil && token == "" {
-					token = s.Token()
+		for _, m := range contestants {
+			b.Run(fmt.Sprintf("%s/headers=%d", m.name, foreign), func(b *testing.B) {
+				middleware, token := m.make(b)
+				ctx := incoming(token, foreign)
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := middleware.Unary(ctx, nil, getFlightInfo, m.handler); err != nil {
+						b.Fatal(err)
+					}
 				}
-				return nil, err
-			}
-			_, _ = mw.Unary(incoming("", foreign), nil, info, handler)
-			ctx := incoming(token, foreign)
+			})
+		}
+	}
+}
+
+// contestant is what is compared.
+type contestant struct {
+	name    string
+	make    func(testing.TB) (_ flight.ServerMiddleware, token string)
+	handler grpc.UnaryHandler
+}
+
+// contestants come with the token of a session each.
+var contestants = []contestant{
+	{"layover", func(b testing.TB) (flight.ServerMiddleware, string) {
+		store := newStore(b)
+		middleware := edge(store)
+		return middleware, firstToken(b, middleware, session.GetSessionFromContext)
+	}, looking(session.GetSessionFromContext)},
+	{"apache", func(b testing.TB) (flight.ServerMiddleware, string) {
+		manager := apache.NewStatefulServerSessionManager(apache.WithStore(apache.NewSessionStore()))
+		middleware := flight.CreateServerMiddleware(apache.NewServerSessionMiddleware(manager))
+		return middleware, firstToken(b, middleware, apache.GetSessionFromContext)
+	}, looking(apache.GetSessionFromContext)},
+}
+
+// looking returns a handler that looks at its session.
+func looking(get func(context.Context) (session.ServerSession, error)) grpc.UnaryHandler {
+	return func(ctx context.Context, _ any) (any, error) {
+		s, err := get(ctx)
+		if err == nil && s.Closed() {
+			err = session.ErrNoSession
+		}
+		return nil, err
+	}
+}
+
+// firstToken makes a session by a call that sets an option.
+func firstToken(b testing.TB, m flight.ServerMiddleware, get func(context.Context) (session.ServerSession, error)) (token string) {
+	_, err := m.Unary(incoming("", 0), nil, getFlightInfo, func(ctx context.Context, _ any) (any, error) {
+		s, err := get(ctx)
+		if err == nil {
+			s.SetSessionOption("schema", text("prod"))
+			token = s.Token()
+		}
+		return nil, err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return token
+}
+
+// BenchmarkLoopback is a whole call over gRPC on loopback, with a known cookie,
+// beside a server without sessions.
+//
+//	go test -run '^$' -bench '^BenchmarkLoopback$' -benchmem ./session
+func BenchmarkLoopback(b *testing.B) {
+	for _, m := range append(contestants, contestant{"none", func(testing.TB) (flight.ServerMiddleware, string) {
+		return flight.ServerMiddleware{
+			Unary: func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+				return h(ctx, req)
+			},
+			Stream: func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+				return h(srv, s)
+			},
+		}, "x"
+	}, func(context.Context, any) (any, error) { return nil, nil }}) {
+		b.Run(m.name, func(b *testing.B) {
+			middleware, token := m.make(b)
+			e := serveEdge(b, middleware, &sqlServer{fromContext: func(ctx context.Context) (session.ServerSession, error) {
+				_, err := m.handler(ctx, nil)
+				return &userSession{}, err
+			}})
+			c := e.client()
+			do := info("")
+			ctx := metadata.AppendToOutgoingContext(b.Context(), "cookie", session.StatefulSessionCookieName+"="+token)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := mw.Unary(ctx, nil, info, handler); err != nil {
-					b.Fatal(err)
-				}
-			}
-			if st := store.Stats(); st.Live != 1 || st.Confirmed != 1 {
-				b.Fatalf("not one known session: %+v", st)
-			}
-		})
-		b.Run(fmt.Sprintf("apache/headers=%d", foreign), func(b *testing.B) {
-			store := apache.NewSessionStore()
-			mw := flight.CreateServerMiddleware(apache.NewServerSessionMiddleware(apache.NewStatefulServerSessionManager(apache.WithStore(store))))
-			var token string
-			handler := func(ctx context.Context, _ any) (any, error) {
-				s, err := apache.GetSessionFromContext(ctx)
-				if err == nil && token == "" {
-					token = s.Token()
-				}
-				return nil, err
-			}
-			_, _ = mw.Unary(incoming("", foreign), nil, info, handler)
-			ctx := incoming(token, foreign)
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := mw.Unary(ctx, nil, info, handler); err != nil {
+				if err := do(ctx, c.Client); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -7,31 +7,82 @@
 // that package compiles after its import path is changed, and its interfaces
 // are the same types.
 //
-// # What is different
+// # Two middlewares
+//
+// [NewServerMiddleware] is the one to use. Its interceptors lease the session
+// of each Flight call until the handler has returned, make a session only when
+// something is put into one, can refuse a call, and tell a client whose session
+// is gone instead of running its next statement in the default schema.
+//
+// [NewServerSessionMiddleware] has Apache's shape and, but for its defects,
+// Apache's behaviour: every call of every kind has a session, which is made if
+// need be, and a token that is not known counts as none. It cannot refuse a
+// call; what goes wrong before a handler surfaces as the error of
+// [GetSessionFromContext], which carries a gRPC status.
+//
+// Under both, handlers find their session with GetSessionFromContext, this
+// package's or Apache's.
+//
+// # In a handler
+//
+// [GetSessionFromContext] always returns a session under NewServerMiddleware,
+// one that may not exist yet: it reads as empty, and comes to life with the
+// first option that is set, or when its token is asked for. [Lookup] returns
+// only one that exists, [Ensure] makes it, [SetOption] sets an option and
+// returns why it could not, where SetSessionOption has the call fail. [As]
+// returns a session of the server's own type. [Begin] and [End] are for login
+// and logout handlers, [Acquire] for goroutines that outlive their call.
+//
+// # Carriers
+//
+// How a call says which session it means: by a [Cookie] that the server has
+// set, the default, which few clients keep; [ByPrincipal], by what
+// authentication has proved, as most Flight servers do; or by a [Header] whose
+// value the client chooses, for its principal alone. See [WithCarriers].
+//
+// # What clients are told
+//
+// Every error has a [errdetails.ErrorInfo] of the domain [ErrorDomain], whose
+// metadata "session" is the fingerprint that the server's log has. Neither IDs
+// nor the text of a back end are in it.
+//
+//	code                reason
+//	NOT_FOUND           SESSION_IDLE, _UNCONFIRMED, _LIFETIME, _CAPACITY, _CLOSED,
+//	                    _REPLACED, _KILLED, _SHUTDOWN, _RESTARTED, _UNKNOWN, _GARBAGE:
+//	                    the session is gone, see [TellDead]; the message begins
+//	                    with [LostPrefix]
+//	RESOURCE_EXHAUSTED  SESSION_STORE_FULL (metadata: places, own, lacking),
+//	                    SESSION_CALL_LIMIT; both with a RetryInfo
+//	UNAVAILABLE         SESSION_STORE_FAILED, _STORE_DRAINING, _STORE_SHUTDOWN
+//	INTERNAL            SESSION_NOT_SAVED: the handler has done its work, but what
+//	                    became of its session is lost, so do not simply repeat it;
+//	                    SESSION_FAILED: anything else
+//	INVALID_ARGUMENT    SESSION_AMBIGUOUS: carriers disagree; SESSION_KEY_INVALID
+//	UNAUTHENTICATED     SESSION_UNAUTHENTICATED, SESSION_ANONYMOUS,
+//	                    SESSION_KEY_WITHOUT_PRINCIPAL
+//	FAILED_PRECONDITION SESSION_NEEDS_TLS, see [WithTLSRequired]
+//
+// # Sessions and stores
 //
 // Sessions of the default manager live in an [ExpiringSessionStore]. They end
 // after an idle timeout, at a lifetime, when the store is full, when their
-// client closes them, and at shutdown, and are closed exactly once. A call
-// leases its session, so a long query neither idles out nor is evicted.
+// client closes them, and at shutdown, and are closed exactly once. A manager
+// whose store is a [LeaseStore] leases the session for the call. Managers and
+// stores written for Apache's package work as they are, without leases.
 //
-// No cookie, store, factory or manager can take the process down. Apache's
-// [ServerSessionMiddleware] shape cannot refuse a call; what goes wrong before
-// a handler surfaces as the error of [GetSessionFromContext], which carries a
-// gRPC status and neither IDs nor the text of a back end.
+// No cookie, store, factory or manager can take the process down.
 //
-// Three replies differ from Apache's: a cookie that comes back in double quotes
+// # What differs from Apache's replies
+//
+// Under [NewServerSessionMiddleware]: a cookie that comes back in double quotes
 // is the same cookie and is not sent again; of several cookies with the
-// session's name, up to four, the first that is known counts; and CloseSession without a
-// cookie leaves no session behind, and takes back the cookie that the header of
-// the reply announced.
+// session's name, up to four, the first that is known counts; and CloseSession
+// without a cookie leaves no session behind, and takes back the cookie that the
+// header of the reply announced.
 //
-// # How it works
-//
-// [NewServerSessionMiddleware] asks its [ServerSessionManager] for the call's
-// session and has it created where there is none. A manager whose store is a
-// [LeaseStore] leases the session for the call that its context belongs to; the
-// middleware gives the lease back when the call has ended. Managers and stores
-// written for Apache's package work as they are, without leases.
+// Under [NewServerMiddleware] also: a cookie is set only for a session that
+// exists, once, in the header unless that has left; and CloseSession deletes the
+// cookie in the header, once, so that no later reply can delete its successor.
 //
 // The protocol is described at
 // https://arrow.apache.org/docs/format/FlightSql.html#flight-server-session-management,

@@ -23,7 +23,7 @@ func Example() {
 	defer func() { _ = store.Shutdown(context.Background()) }()
 	manager := session.NewStatefulServerSessionManager(session.WithStore(store))
 	server := flight.NewServerWithMiddleware([]flight.ServerMiddleware{
-		flight.CreateServerMiddleware(session.NewServerSessionMiddleware(manager)),
+		session.NewServerMiddleware(manager),
 	})
 	server.RegisterFlightService(flightsql.NewFlightServer(&flightsql.BaseServer{}))
 

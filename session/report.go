@@ -155,7 +155,7 @@ const heaviest = 5
 // LogValue lists them.
 func (h holders) LogValue() slog.Value {
 	var attrs []slog.Attr
-	for _, s := range h.store.store.Sources(heaviest) {
+	for _, s := range h.store.Sources(heaviest) {
 		attrs = append(attrs, slog.Int(cmp.Or(s.Name, "unnamed"), s.Sessions))
 	}
 	return slog.GroupValue(attrs...)

@@ -283,6 +283,9 @@ func (s *ExpiringSessionStore) Len() int { return s.store.Len() }
 // Stats returns the store's counters.
 func (s *ExpiringSessionStore) Stats() layover.Stats { return s.store.Stats() }
 
+// Sources tells who has most of the places, see [layover.Store.Sources].
+func (s *ExpiringSessionStore) Sources(n int) []layover.SourceInfo { return s.store.Sources(n) }
+
 // Check looks for contradictions in the store, see [layover.Store.Check].
 func (s *ExpiringSessionStore) Check() error { return s.store.Check() }
 
