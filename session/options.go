@@ -113,7 +113,8 @@ const (
 	// Every call is refused, for a while after the first one (see
 	// [WithTellWindow]): retries and background calls must not use up the only
 	// warning. SetSessionOptions, CloseSession and a handshake show that the
-	// client knows, and are let through; so is whatever comes after them. Without
+	// client knows, and are let through; so is whatever comes after them (but a
+	// handshake that an interceptor outside of this one answers is not seen). Without
 	// them, the first call after that while starts clean, since many clients
 	// never drop a cookie. When the client has closed the session itself, only
 	// time counts: its cookie was deleted, and whoever still sends it was under
