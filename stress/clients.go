@@ -28,21 +28,25 @@ import (
 // kind is a way to treat a server. A client of it goes round and round until
 // the run ends.
 type kind struct {
-	name    string
-	share   int  // of the population
-	cookies bool // it has a jar
-	till    tide // from which on it rests
-	round   func(*client, context.Context, *rand.Rand)
+	name  string
+	share int // of the population
+	by    carrier
+	till  tide // from which on it rests
+	round func(*client, context.Context, *rand.Rand)
 }
 
 // kinds are the parts of the population. To add a scenario, add a line.
 var kinds = []kind{
-	{"well-behaved", 12, true, slack, (*client).behave},
-	{"cookie-less", 8, false, low, (*client).flood},
-	{"vanishing", 4, true, slack, (*client).vanish},
-	{"slow streams", 4, true, never, (*client).stream},
-	{"garbage", 2, true, slack, (*client).garble},
-	{"concurrent", 2, true, low, (*client).race},
+	{"well-behaved", 12, cookie, slack, (*client).behave},
+	{"flooding", 6, nothing, low, (*client).flood},
+	{"cookie-less", 2, nothing, low, (*client).pass},
+	{"vanishing", 4, cookie, slack, (*client).vanish},
+	{"slow streams", 4, cookie, never, (*client).stream},
+	{"garbage", 2, cookie, slack, (*client).garble},
+	{"concurrent", 2, cookie, low, (*client).race},
+	{"header keys", 2, header, slack, (*client).behave},
+	{"principals", 2, proof, slack, (*client).behave},
+	{"retrying", 4, inTurn, slack, (*client).retry},
 }
 
 // tide is what time it is. At high tide so many sessions are made that some are
@@ -72,7 +76,7 @@ func (p *population) tide(now time.Time) tide {
 // population is all clients.
 type population struct {
 	config
-	addr   string
+	doors  []*door
 	began  time.Time
 	watch  *watch
 	meter  *meter
@@ -82,8 +86,8 @@ type population struct {
 	all    sync.WaitGroup
 }
 
-func newPopulation(c config, addr string, w *watch, m *meter, began time.Time) *population {
-	return &population{config: c, addr: addr, began: began, watch: w, meter: m,
+func newPopulation(c config, doors []*door, w *watch, m *meter, began time.Time) *population {
+	return &population{config: c, doors: doors, began: began, watch: w, meter: m,
 		counts: split(c.clients), rounds: make([]atomic.Uint64, len(kinds)), calls: make([]atomic.Uint64, len(kinds))}
 }
 
@@ -122,7 +126,7 @@ func (p *population) start(ctx context.Context) {
 	id := 0
 	for k := range kinds {
 		for range p.counts[k] {
-			c := &client{population: p, kind: k, id: id}
+			c := &client{population: p, kind: k, carries: kinds[k].by, id: id}
 			p.all.Go(func() { c.live(ctx) })
 			id++
 		}
@@ -136,6 +140,10 @@ func (p *population) wait() { p.all.Wait() }
 type client struct {
 	*population
 	kind, id int
+	carries  carrier
+	by       carrier // of this connection
+	logins   int     // connections that it has made
+	mixed    bool    // its server has sessions of both types
 	sql      *flightsql.Client
 	jar      *jar
 	own      ownSession
@@ -147,6 +155,8 @@ type ownSession struct {
 	schema string
 	last   span // the last call that used it
 	closed bool
+	told   *span // the first call that was refused since it is lost
+	knows  bool  // it has shown that it knows
 }
 
 // span is the time that a call took, as its client saw it.
@@ -164,15 +174,25 @@ func (c *client) live(ctx context.Context) {
 	}
 }
 
-// connect makes a connection, with an empty jar, unless there is one.
+// connect makes a connection, with an empty jar and a login of its own, unless
+// there is one.
 func (c *client) connect() bool {
 	if c.sql != nil {
 		return true
 	}
-	if c.own, c.jar = (ownSession{}), nil; kinds[c.kind].cookies {
+	if c.by = c.carries; c.by == inTurn {
+		c.by = cookie + carrier((c.id+c.logins)%3)
+	}
+	c.logins++
+	if c.own, c.jar = (ownSession{}), nil; c.by == cookie {
 		c.jar = newJar()
 	}
-	sql, err := flightsql.NewClient(c.addr, nil, []flight.ClientMiddleware{c.jar.middleware()},
+	c.mixed = c.identity() == nil && c.id%2 == 0
+	door := c.doors[1]
+	if c.mixed {
+		door = c.doors[0]
+	}
+	sql, err := flightsql.NewClient(door.addr, nil, []flight.ClientMiddleware{c.jar.middleware(c.identity()...)},
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	c.sql = sql
 	return c.watch.expect(answered, err == nil, "a client cannot be made: %v", err)
@@ -192,7 +212,7 @@ func (c *client) disconnect() {
 func (c *client) behave(ctx context.Context, rng *rand.Rand) {
 	schema, queries := fmt.Sprint("schema", rng.IntN(1000)), 1+rng.IntN(8)
 	away, stays := rng.IntN(16) == 0, rng.IntN(4) == 0
-	if !c.set(ctx, schema) {
+	if !c.recover(ctx, rng.IntN(8)) || !c.set(ctx, schema) {
 		return
 	}
 	for range queries {
@@ -208,9 +228,20 @@ func (c *client) behave(ctx context.Context, rng *rand.Rand) {
 	}
 }
 
-// flood is a client without cookies, as most are by default: each of its calls
-// makes the server think of a new client.
+// flood is a client that has sessions made and never brings one back, since it
+// keeps no cookies.
 func (c *client) flood(ctx context.Context, rng *rand.Rand) {
+	if rng.IntN(2) == 0 {
+		c.set(ctx, fmt.Sprint("flood", rng.IntN(1000)))
+	} else {
+		c.run(ctx, makeSession)
+	}
+	pause(ctx, upTo(rng, 5*time.Millisecond))
+}
+
+// pass is a client without cookies, as most are by default, that needs no
+// session: none of its calls makes one.
+func (c *client) pass(ctx context.Context, rng *rand.Rand) {
 	switch rng.IntN(8) {
 	case 0:
 		c.get(ctx)
@@ -219,6 +250,7 @@ func (c *client) flood(ctx context.Context, rng *rand.Rand) {
 	default:
 		c.query(ctx)
 	}
+	c.watch.expect(needed, c.own.mark == "", "session %s was made for a client that never needs one", c.own.mark)
 	pause(ctx, upTo(rng, 5*time.Millisecond))
 }
 
@@ -249,7 +281,7 @@ func (c *client) vanish(ctx context.Context, rng *rand.Rand) {
 // lifetime ends meanwhile. It never closes its session.
 func (c *client) stream(ctx context.Context, rng *rand.Rand) {
 	schema, anew := fmt.Sprint("slow", rng.IntN(1000)), rng.IntN(4) == 0
-	if (anew || c.own.mark == "" || c.own.schema == defaultSchema) && !c.set(ctx, schema) {
+	if (anew || !c.hasSchema()) && !c.set(ctx, schema) {
 		return
 	}
 	if c.run(ctx, fmt.Sprintf(streamSchema, 7, c.idle/4)) && c.query(ctx) {
@@ -261,7 +293,7 @@ func (c *client) stream(ctx context.Context, rng *rand.Rand) {
 // call must be answered. Among them may be its own one, in whatever shape:
 // then it must find its session.
 func (c *client) garble(ctx context.Context, rng *rand.Rand) {
-	if c.own.mark == "" && !c.set(ctx, fmt.Sprint("garbage", rng.IntN(1000))) {
+	if !c.hasSchema() && !c.set(ctx, fmt.Sprint("garbage", rng.IntN(1000))) {
 		return
 	}
 	const name = session.StatefulSessionCookieName
@@ -290,24 +322,25 @@ func (c *client) garble(ctx context.Context, rng *rand.Rand) {
 // says that they name the client's own session. It reports whether the client
 // can go on.
 func (c *client) garbled(ctx context.Context, lines []string, mine bool) bool {
-	before := c.own.mark
-	seen := func(r reply, s span) {
+	schemas, ok := c.execute(withCookies(ctx, lines), showSchema, func(r reply, s span, err error) bool {
 		switch {
-		case !mine:
-			c.watch.expect(own, r.session != before, "a client was handed its session %s for the cookies %.200q, expected another one", before, lines)
-		case c.own.mark == before: // else it is lost, and these cookies bring nothing back
-			c.follow(r, s)
+		case r.lost != nil && r.lost.mark != c.own.mark:
+			// Of sessions that have IDs of their own, anything may be one.
+			c.watch.expect(explained, c.mixed && r.lost.reason == "SESSION_UNKNOWN", "a client was told of session %s (%s), which never was, for the cookies %.200q", r.lost.mark, r.lost.reason, lines)
+		case mine:
+			return c.heard(r, s, err)
+		default:
+			c.watch.expect(own, r.session == "" && r.lost == nil, "a client was handed session %s for the cookies %.200q, expected none", r.session, lines)
 		}
+		return err == nil
+	}, codes.Internal)
+	switch {
+	case mine && ok:
+		return c.sees(schemas)
+	case ok:
+		c.watch.expect(own, !slices.ContainsFunc(schemas, func(s string) bool { return s != defaultSchema }), "a query without a session saw the schemas %q", schemas)
 	}
-	schemas, ok := c.execute(withCookies(ctx, lines), showSchema, seen, codes.Internal)
-	if c.own.mark != before { // which the jar has not been told
-		c.disconnect()
-		return false
-	}
-	if !ok || !mine {
-		return ctx.Err() == nil
-	}
-	return c.sees(schemas)
+	return ctx.Err() == nil && c.own.told == nil
 }
 
 // noise returns printable characters.
@@ -320,83 +353,55 @@ func noise(rng *rand.Rand, n int) string {
 }
 
 // race has several calls use a session while another one closes it. Those that
-// got it must see its schema to their end, the others the default one; those
-// that begin after the answer to CloseSession must not get it.
+// got it must see its schema to their end; those that begin after the answer to
+// CloseSession must not get it; the others are told that it is gone, even the one
+// that would set the schema again, since the client is losing its cookie.
 func (c *client) race(ctx context.Context, rng *rand.Rand) {
 	defer c.disconnect()
 	schema, delay := fmt.Sprint("raced", rng.IntN(1000)), upTo(rng, 10*time.Millisecond)
 	if !c.set(ctx, schema) {
 		return
 	}
-	var closed atomic.Pointer[time.Time]
-	var all sync.WaitGroup
-	for range raceCalls {
-		all.Go(func() {
-			for range raceCalls {
-				var want string
-				schemas, ok := c.execute(ctx, fmt.Sprintf(streamSchema, 3, 2*time.Millisecond), func(r reply, s span) {
-					if want = defaultSchema; r.session != c.own.mark {
-						return
-					}
-					want = schema
-					if at := closed.Load(); at != nil {
-						c.watch.expect(notStale, s.start.Before(*at), "session %s was handed out after CloseSession had been answered", r.session)
-					}
-				})
-				for _, got := range schemas {
-					c.watch.expect(own, got == want, "a call beside CloseSession saw schema %q, expected %q", got, want)
-				}
-				if !ok {
-					return
-				}
-			}
-		})
-	}
-	if pause(ctx, delay) {
-		if _, s, err := c.call(ctx, closeSession, c.askClose); err == nil {
-			closed.Store(&s.end)
+	v := c.volley(fmt.Sprintf(streamSchema, 3, 2*time.Millisecond))
+	v.fire(ctx, 0)
+	v.all.Go(func() {
+		if dead := withCookies(ctx, c.cookie()); pause(ctx, delay) {
+			v.sets(c.call(dead, setOptions, c.askSet(schema), codes.NotFound))
 		}
+	})
+	if pause(ctx, delay) {
+		r, s, err := c.call(ctx, closeSession, c.askClose)
+		if err != nil { // the run is over, and whether the session is, nobody knows
+			v.all.Wait()
+			return
+		}
+		v.closes(r, s)
 	}
-	all.Wait()
+	v.judge()
 	pause(ctx, upTo(rng, c.idle/16))
-}
-
-const raceCalls = 4
-
-// follow notes which session served a call, and checks that it is the right
-// one.
-func (c *client) follow(r reply, s span) {
-	switch {
-	case r.session == c.own.mark && c.jar == nil:
-		c.watch.expect(own, false, "a client without cookies was handed session %s twice", r.session)
-	case r.session == c.own.mark:
-		unused := s.start.Sub(c.own.last.end)
-		c.watch.expect(notStale, !c.own.closed, "session %s was handed out after its client had closed it", r.session)
-		most := c.idle + c.resolution()
-		c.watch.expect(notStale, unused < most, "session %s was handed out after its client had not used it for %s, expected less than %s", r.session, unused, most)
-		c.own.last = s
-		return
-	case c.own.mark != "" && c.jar != nil && !c.own.closed:
-		c.watch.lost(c.own.mark, s.end.Sub(c.own.last.start))
-	}
-	c.own = ownSession{mark: r.session, schema: defaultSchema, last: s}
 }
 
 // set sets the schema. Like the others it reports whether the call went well.
 func (c *client) set(ctx context.Context, schema string) bool {
-	var result *flight.SetSessionOptionsResult
-	value, _ := flight.NewSessionOptionValue(schema)
-	r, s, err := c.call(ctx, setOptions, func(ctx context.Context) (err error) {
-		result, err = c.sql.SetSessionOptions(ctx, &flight.SetSessionOptionsRequest{
-			SessionOptions: map[string]*flight.SessionOptionValue{optionName: &value}})
-		return err
-	})
-	if err != nil {
+	r, s, err := c.call(ctx, setOptions, c.askSet(schema))
+	if !c.heard(r, s, err) {
+		c.own.knows = true // there was no room for another session, so the last one is gone
 		return false
 	}
-	c.follow(r, s)
-	c.own.schema = schema
-	return c.watch.expect(answered, len(result.GetErrors()) == 0, "SetSessionOptions was answered with %v, expected no errors", result.GetErrors())
+	if c.by != nothing {
+		c.own.schema = schema
+	}
+	return c.watch.expect(answered, r.session != "", "SetSessionOptions was answered without a session")
+}
+
+func (c *client) askSet(schema string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		value, _ := flight.NewSessionOptionValue(schema)
+		result, err := c.sql.SetSessionOptions(ctx, &flight.SetSessionOptionsRequest{
+			SessionOptions: map[string]*flight.SessionOptionValue{optionName: &value}})
+		c.watch.expect(answered, len(result.GetErrors()) == 0, "SetSessionOptions was answered with %v, expected no errors", result.GetErrors())
+		return err
+	}
 }
 
 // get asks for the schema. Who has no session gets NotFound.
@@ -406,25 +411,30 @@ func (c *client) get(ctx context.Context) bool {
 		result, err = c.sql.GetSessionOptions(ctx, &flight.GetSessionOptionsRequest{})
 		return err
 	}, codes.NotFound)
-	if err != nil && status.Code(err) != codes.NotFound {
+	none := status.Code(err) == codes.NotFound && r.lost == nil
+	if none {
+		err = nil
+	}
+	if !c.heard(r, s, err) {
 		return false
 	}
-	known := r.session == c.own.mark
-	c.follow(r, s)
-	c.watch.expect(answered, known == (err == nil), "GetSessionOptions of a session that the client had (%t) was answered with %s", known, status.Code(err))
-	if err != nil {
+	c.watch.expect(answered, none == (r.session == ""), "GetSessionOptions was answered as without a session (%t), by session %q", none, r.session)
+	if none {
 		return false
 	}
 	schema := result.GetSessionOptions()[optionName].GetStringValue()
 	return c.watch.expect(own, schema == c.own.schema, "GetSessionOptions of session %s returned schema %q, expected %q", r.session, schema, c.own.schema)
 }
 
-// close asks for the end of the session.
-func (c *client) close(ctx context.Context) {
-	if r, s, err := c.call(ctx, closeSession, c.askClose); err == nil {
-		c.follow(r, s)
-		c.own.closed = true
+// close asks for the end of the session, after which the client has no cookie
+// of a session that was live.
+func (c *client) close(ctx context.Context) bool {
+	r, s, err := c.call(ctx, closeSession, c.askClose)
+	if !c.heard(r, s, err) {
+		return false
 	}
+	c.own.closed = true
+	return c.watch.expect(answered, r.session == "" || !c.jar.has(session.StatefulSessionCookieName), "CloseSession left the client its cookie")
 }
 
 func (c *client) askClose(ctx context.Context) error {
@@ -439,14 +449,18 @@ func (c *client) query(ctx context.Context) bool { return c.run(ctx, showSchema)
 
 // run runs a query, every batch of which must show the client's schema.
 func (c *client) run(ctx context.Context, query string) bool {
-	schemas, ok := c.execute(ctx, query, c.follow)
+	schemas, ok := c.execute(ctx, query, c.heard)
 	return ok && c.sees(schemas)
 }
 
 // sees checks the schemas that a query's batches saw.
 func (c *client) sees(schemas []string) bool {
+	want := c.own.schema
+	if want == "" { // it has no session
+		want = defaultSchema
+	}
 	for i, schema := range schemas {
-		if !c.watch.expect(own, schema == c.own.schema, "batch %d of a query in session %s saw schema %q, expected %q", i, c.own.mark, schema, c.own.schema) {
+		if !c.watch.expect(own, schema == want, "batch %d of a query in session %s saw schema %q, expected %q", i, c.own.mark, schema, want) {
 			return false
 		}
 	}
@@ -454,19 +468,18 @@ func (c *client) sees(schemas []string) bool {
 }
 
 // execute runs a query and returns the schema that each batch saw. seen is told
-// of both its calls.
-func (c *client) execute(ctx context.Context, query string, seen func(reply, span), allowed ...codes.Code) (schemas []string, ok bool) {
+// of both its calls, and says whether the query goes on.
+func (c *client) execute(ctx context.Context, query string, seen func(reply, span, error) bool, allowed ...codes.Code) (schemas []string, ok bool) {
 	var info *flight.FlightInfo
 	r, s, err := c.call(ctx, getInfo, func(ctx context.Context) (err error) {
 		info, err = c.sql.Execute(ctx, query)
 		return err
 	}, allowed...)
-	if err != nil {
+	if !seen(r, s, err) {
 		return nil, false
 	}
-	seen(r, s)
 	o := doGet
-	if query != showSchema {
+	if strings.HasPrefix(query, "STREAM") {
 		o = streamed
 	}
 	r, s, err = c.call(ctx, o, func(ctx context.Context) error {
@@ -480,10 +493,9 @@ func (c *client) execute(ctx context.Context, query string, seen func(reply, spa
 		}
 		return rows.Err()
 	}, allowed...)
-	if err != nil {
+	if !seen(r, s, err) {
 		return nil, false
 	}
-	seen(r, s)
 	return schemas, c.watch.expect(answered, len(schemas) > 0, "a query returned no batch")
 }
 
@@ -492,8 +504,8 @@ func (c *client) execute(ctx context.Context, query string, seen func(reply, spa
 const answerTime = 10 * time.Second
 
 // call does one call and checks that it is answered with OK, with one of the
-// allowed codes, or with the one of a full store, see [watch.refused]. It may
-// be called by several goroutines.
+// allowed codes, with the one of a full store, see [watch.refused], or with the
+// loss of a session. It may be called by several goroutines.
 func (c *client) call(ctx context.Context, o op, f func(context.Context) error, allowed ...codes.Code) (reply, span, error) {
 	replyCtx, r := withReply(ctx)
 	timeCtx, cancel := context.WithTimeout(replyCtx, answerTime+2*c.idle)
@@ -504,6 +516,7 @@ func (c *client) call(ctx context.Context, o op, f func(context.Context) error, 
 	if ctx.Err() != nil { // the client itself went away
 		return *r, s, ctx.Err()
 	}
+	r.op, r.lost = o, lossOf(err)
 	code := status.Code(err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		code = codes.DeadlineExceeded
@@ -514,7 +527,7 @@ func (c *client) call(ctx context.Context, o op, f func(context.Context) error, 
 		latency = r.first.Sub(s.start)
 	}
 	c.meter.record(o, latency, code)
-	ok := err == nil && r.session != "" || code == codes.ResourceExhausted || slices.Contains(allowed, code)
-	c.watch.expect(answered, ok, "%s was answered with %s after %s by session %q, expected OK by a session: %v", o, code, s.end.Sub(s.start), r.session, err)
+	ok := err == nil || r.lost != nil || code == codes.ResourceExhausted || slices.Contains(allowed, code)
+	c.watch.expect(answered, ok, "%s was answered with %s after %s by session %q, expected OK: %v", o, code, s.end.Sub(s.start), r.session, err)
 	return *r, s, err
 }

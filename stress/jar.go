@@ -13,6 +13,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/c8e4ff29/layover/session"
 )
 
 // jar keeps the cookies of one client. arrow-go's own cookie middleware can
@@ -27,6 +29,9 @@ type jar struct {
 
 func newJar() *jar { return &jar{cookies: make(map[string]string)} }
 
+// has reports whether there is a cookie.
+func (j *jar) has(name string) bool { return j != nil && j.value(name) != "" }
+
 // value returns a cookie's value.
 func (j *jar) value(name string) string {
 	j.mu.Lock()
@@ -35,13 +40,19 @@ func (j *jar) value(name string) string {
 }
 
 func (j *jar) apply(ctx context.Context) context.Context {
+	r, _ := ctx.Value(replyKey{}).(*reply)
+	if r == nil {
+		r = new(reply) // nobody asked
+	}
 	if lines, ok := ctx.Value(cookiesKey{}).([]string); ok {
+		r.brought = true
 		var all []string
 		for _, line := range lines {
 			all = append(all, "cookie", line)
 		}
 		return metadata.AppendToOutgoingContext(ctx, all...)
 	}
+	r.brought = j.has(session.StatefulSessionCookieName)
 	if j == nil {
 		return ctx
 	}
@@ -74,7 +85,11 @@ func (j *jar) feed(md metadata.MD) {
 
 // reply is what the metadata of one call's answer said.
 type reply struct {
-	session string    // fingerprint of the session that served the call
+	op      op
+	session string    // fingerprint of the session that served the call; empty: none did
+	made    bool      // for this call
+	brought bool      // the call brought a session cookie
+	lost    *loss     // the call was refused
 	first   time.Time // when the first message came, of a stream
 }
 
@@ -101,21 +116,25 @@ func (j *jar) ended(ctx context.Context, md metadata.MD) {
 		j.feed(md)
 	}
 	if r, ok := ctx.Value(replyKey{}).(*reply); ok {
-		r.session = strings.Join(md.Get(fingerprintHeader), ", ")
+		r.session, r.made = strings.Join(md.Get(fingerprintHeader), ", "), md.Get(madeHeader) != nil
 	}
 }
 
-// middleware returns the interceptors of a client with this jar.
-func (j *jar) middleware() flight.ClientMiddleware {
+// middleware returns the interceptors of a client with this jar, which sends
+// these headers with every call.
+func (j *jar) middleware(headers ...string) flight.ClientMiddleware {
+	send := func(ctx context.Context) context.Context {
+		return metadata.AppendToOutgoingContext(j.apply(ctx), headers...)
+	}
 	return flight.ClientMiddleware{
 		Unary: func(ctx context.Context, method string, req, res any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			var header, trailer metadata.MD
-			err := invoke(j.apply(ctx), method, req, res, cc, append(opts, grpc.Header(&header), grpc.Trailer(&trailer))...)
+			err := invoke(send(ctx), method, req, res, cc, append(opts, grpc.Header(&header), grpc.Trailer(&trailer))...)
 			j.ended(ctx, metadata.Join(header, trailer))
 			return err
 		},
 		Stream: func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			s, err := open(j.apply(ctx), desc, cc, method, opts...)
+			s, err := open(send(ctx), desc, cc, method, opts...)
 			if err != nil {
 				return nil, err
 			}

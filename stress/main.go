@@ -27,17 +27,27 @@
 // # How it works
 //
 // The watch (watch.go) keeps books of its own. It is fed by the store's
-// observer, by middlewares around and inside the one under test (server.go),
-// by the closing of the sessions' resources, and by the clients (clients.go),
-// who know which schema they have set and are told in a header which session
-// served them.
+// observer, by middlewares around and inside the one under test and by the
+// handlers that have sessions made (server.go), by the closing of the sessions'
+// resources, and by the clients (clients.go), who know which schema they have set
+// and are told in a header which session served them, if any.
 //
-// Every other session is of the package's own type, ended by its Close as
-// handlers usually do it. The others are of a type of the server's, with a
-// resource that the store closes: Close of such a type is the teardown, so it
-// is the store's alone to call, which is what the watch counts; the handler of
-// CloseSession ends these with Remove. Both lose their options when they are
-// torn down, so that a client would see it if that came too early.
+// The server has two addresses, with one store. At one of them clients are known
+// by cookies, and every other session is of the package's own type. The others
+// are of a type of the server's, with a resource that the store closes: Close of
+// such a type is the teardown, so it is the store's alone to call, which is what
+// the watch counts. At the other address clients are also known by a header of
+// their choice or by who they are (carriers.go), and all sessions are of the
+// package's own type. All of them lose their options when they are torn down, so
+// that a client would see it if that came too early.
+//
+// Some clients keep no cookies, and need sessions or none. Some are away for so
+// long that their session ends, or are evicted. Whoever had set a schema must
+// then be refused, and told why, however many statements it runs at once and
+// however often it runs them again (retries.go, volley.go), until it shows that
+// it knows, by SetSessionOptions or CloseSession or with a new connection, or
+// until it was told for three quarters of the idle timeout. Only after that may a
+// statement of it see the default schema.
 package main
 
 import (
@@ -71,6 +81,9 @@ type config struct {
 func (c config) empty() time.Duration    { return c.idle / 2 }
 func (c config) holding() time.Duration  { return c.idle }
 func (c config) lifetime() time.Duration { return 5 * c.idle }
+
+// window is for how long a client is told that its session is lost.
+func (c config) window() time.Duration { return c.idle * 3 / 4 }
 
 // resolution is how late a deadline of the store's may be: one resolution of its
 // clock. As the store documents it, that is a part of the shortest timeout,
@@ -175,7 +188,7 @@ func run(ctx context.Context, c config, out io.Writer, p *progress) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer time.AfterFunc(c.duration, cancel).Stop()
-	people := newPopulation(c, srv.addr, w, m, began)
+	people := newPopulation(c, srv.doors, w, m, began)
 	people.start(ctx)
 	stats, alive := observe(ctx, srv.store, w, m, p)
 	m.took = time.Since(began)

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -30,6 +31,8 @@ const (
 	// fingerprintHeader tells the client which session served its call, so that
 	// it can ask what became of it.
 	fingerprintHeader = "layover-fingerprint"
+	// madeHeader tells it that the session was made for the call.
+	madeHeader = "layover-made"
 	// maxHeaderBytes lets the client with oversized cookies have an error.
 	maxHeaderBytes = 16 << 10
 
@@ -37,14 +40,21 @@ const (
 	defaultSchema = "default"
 )
 
-// server is a Flight SQL server under load.
+// server is a Flight SQL server under load, at two addresses with one store: one
+// for clients with cookies, with sessions of both types, the other one for every
+// carrier.
 type server struct {
 	flightsql.BaseServer
 	store *session.ExpiringSessionStore
 	watch *watch
-	grpc  *grpc.Server
-	addr  string
-	done  chan error
+	doors []*door
+}
+
+// door is an address of the server, with a middleware of its own.
+type door struct {
+	grpc *grpc.Server
+	addr string
+	done chan error
 }
 
 func startServer(c config, w *watch) (*server, error) {
@@ -61,32 +71,53 @@ func startServer(c config, w *watch) (*server, error) {
 		return nil, err
 	}
 	w.explain = store.Explain
+	s := &server{store: store, watch: w}
+	mixed := &factory{plain: session.NewSessionFactory(nil), store: store, watch: w}
+	for _, middleware := range []flight.ServerMiddleware{
+		session.NewServerMiddleware(
+			session.NewStatefulServerSessionManager(session.WithStore(store), session.WithFactory(mixed)),
+			session.WithTellWindow(c.window()), session.WithLogger(nil), session.WithLazySessions()),
+		session.NewServerMiddleware(
+			session.NewStatefulServerSessionManager(session.WithStore(store)),
+			session.WithTellWindow(c.window()), session.WithLogger(nil),
+			session.WithCarriers(session.Header(keyHeader, principal), session.ByPrincipal(principal), session.Cookie(""))),
+	} {
+		if err := s.open(middleware); err != nil {
+			s.stop()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// open serves at one more address.
+func (s *server) open(sessions flight.ServerMiddleware) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	manager := session.NewStatefulServerSessionManager(
-		session.WithStore(store),
-		session.WithFactory(&factory{plain: session.NewSessionFactory(nil), store: store, watch: w}))
-	around := flight.CreateServerMiddleware(&outside{w})
-	sessions := flight.CreateServerMiddleware(session.NewServerSessionMiddleware(manager, session.WithLogger(nil)))
-	within := flight.CreateServerMiddleware(&inside{w, store})
-	s := &server{store: store, watch: w, addr: listener.Addr().String(), done: make(chan error, 1)}
-	s.grpc = grpc.NewServer(
+	around := flight.CreateServerMiddleware(&outside{s.watch})
+	within := flight.CreateServerMiddleware(&inside{s})
+	d := &door{addr: listener.Addr().String(), done: make(chan error, 1)}
+	d.grpc = grpc.NewServer(
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ChainUnaryInterceptor(around.Unary, sessions.Unary, within.Unary),
 		grpc.ChainStreamInterceptor(around.Stream, sessions.Stream, within.Stream))
-	flight.RegisterFlightServiceServer(s.grpc, flightsql.NewFlightServer(s))
-	go func() { s.done <- s.grpc.Serve(listener) }()
-	return s, nil
+	flight.RegisterFlightServiceServer(d.grpc, flightsql.NewFlightServer(s))
+	go func() { d.done <- d.grpc.Serve(listener) }()
+	s.doors = append(s.doors, d)
+	return nil
 }
 
 // stop ends the server, then the store, as [session.ExpiringSessionStore]
 // recommends.
 func (s *server) stop() {
-	patience := s.watch.patience()
-	if !s.watch.expect(clean, within(patience, s.grpc.GracefulStop), "the server did not stop within %s: a call does not end", patience) {
-		s.grpc.Stop()
+	for _, d := range s.doors {
+		patience := s.watch.patience()
+		if !s.watch.expect(clean, within(patience, d.grpc.GracefulStop), "the server did not stop within %s: a call does not end", patience) {
+			d.grpc.Stop()
+		}
+		<-d.done
 	}
 	s.watch.stopping()
 	ctx, cancel := context.WithTimeout(context.Background(), s.watch.patience())
@@ -137,7 +168,7 @@ type outside struct{ watch *watch }
 
 // StartCall notes that a call begins.
 func (o *outside) StartCall(ctx context.Context) context.Context {
-	c := &call{start: time.Now()}
+	c := &call{start: time.Now(), named: isNamed(ctx)}
 	o.watch.begin(c)
 	return context.WithValue(ctx, callKey{}, c)
 }
@@ -149,78 +180,94 @@ func (o *outside) CallCompleted(ctx context.Context, _ error) {
 
 // inside is the middleware inside the one under test: in between the call is
 // sure to have its lease.
-type inside struct {
-	watch *watch
-	store *session.ExpiringSessionStore
-}
+type inside struct{ server *server }
 
-// StartCall notes which session the call got.
+// StartCall notes which session the call found, if any.
 func (i *inside) StartCall(ctx context.Context) context.Context {
-	s, err := session.GetSessionFromContext(ctx)
+	c, w := callFrom(ctx), i.server.watch
+	s, err := session.Lookup(ctx)
 	if err != nil {
-		i.watch.refused(callFrom(ctx), err)
+		w.expect(answered, errors.Is(err, session.ErrNoSession), "a call was to be refused before its handler: %v", err)
+		w.without(c)
 		return ctx
 	}
-	mark := i.store.Fingerprint(s.Token())
-	cookies := strings.Join(metadata.ValueFromIncomingContext(ctx, "cookie"), ";")
-	i.watch.enter(callFrom(ctx), mark, strings.Contains(cookies, s.Token()), time.Now())
+	mark := i.server.store.Fingerprint(s.Token())
+	w.enter(c, mark, c.named || brings(ctx, s.Token()))
 	_ = grpc.SetHeader(ctx, metadata.Pairs(fingerprintHeader, mark.String()))
 	return ctx
 }
 
 // CallCompleted notes that the handler no longer uses the session.
 func (i *inside) CallCompleted(ctx context.Context, _ error) {
-	i.watch.leave(callFrom(ctx), time.Now())
+	_, err := session.Lookup(ctx)
+	i.server.watch.leave(callFrom(ctx), err == nil, time.Now())
+}
+
+// brings reports whether the call's cookies contain a token.
+func brings(ctx context.Context, token string) bool {
+	return strings.Contains(strings.Join(metadata.ValueFromIncomingContext(ctx, "cookie"), ";"), token)
+}
+
+// need runs f, after which the call has a session, and notes which one was made
+// if it had none before.
+func (s *server) need(ctx context.Context, holds bool, f func() error) error {
+	c := callFrom(ctx)
+	if c.used != nil {
+		if holds {
+			s.watch.holds(c.used)
+		}
+		return f()
+	}
+	s.watch.asks(c, time.Now())
+	if err := f(); err != nil {
+		s.watch.refused(c, err)
+		return err
+	}
+	own, err := session.Lookup(ctx)
+	if !s.watch.expect(needed, err == nil, "a call asked for a session and has none: %v", err) {
+		return err
+	}
+	mark := s.store.Fingerprint(own.Token())
+	s.watch.makes(c, mark, holds, brings(ctx, own.Token()), time.Now())
+	return grpc.SetHeader(ctx, metadata.Pairs(fingerprintHeader, mark.String(), madeHeader, "1"))
 }
 
 // SetSessionOptions sets the schema, the only option that there is.
 func (s *server) SetSessionOptions(ctx context.Context, req *flight.SetSessionOptionsRequest) (*flight.SetSessionOptionsResult, error) {
-	own, err := session.GetSessionFromContext(ctx)
-	if err != nil {
-		return nil, err
-	}
 	result := &flight.SetSessionOptionsResult{Errors: make(map[string]*flight.SetSessionOptionsResultError)}
 	for name, value := range req.GetSessionOptions() {
 		_, text := value.GetOptionValue().(*pb.SessionOptionValue_StringValue)
 		switch {
 		case name != optionName:
 			result.Errors[name] = &flight.SetSessionOptionsResultError{Value: flight.SetSessionOptionsResultErrorInvalidName}
-		case !text && value.GetOptionValue() != nil:
+		case !text:
 			result.Errors[name] = &flight.SetSessionOptionsResultError{Value: flight.SetSessionOptionsResultErrorInvalidValue}
 		default:
-			s.watch.holds(callFrom(ctx).used)
-			own.SetSessionOption(name, value)
+			if err := s.need(ctx, true, func() error { return session.SetOption(ctx, name, value) }); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return result, nil
 }
 
-// GetSessionOptions returns the schema. Without a known cookie it is an error.
+// GetSessionOptions returns the schema. Without a session it is an error.
 func (s *server) GetSessionOptions(ctx context.Context, _ *flight.GetSessionOptionsRequest) (*flight.GetSessionOptionsResult, error) {
-	own, err := session.GetSessionFromContext(ctx)
+	own, err := session.Lookup(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if callFrom(ctx).fresh {
 		return nil, status.Error(codes.NotFound, "no session")
 	}
 	value, err := flight.NewSessionOptionValue(schemaOf(own))
 	return &flight.GetSessionOptionsResult{SessionOptions: map[string]*flight.SessionOptionValue{optionName: &value}}, err
 }
 
-// CloseSession ends the session; see the package's comment for the two ways.
-func (s *server) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest) (*flight.CloseSessionResult, error) {
-	own, err := session.GetSessionFromContext(ctx)
-	if err != nil {
-		return nil, err
+// CloseSession ends the session, if there is one.
+func (s *server) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest) (_ *flight.CloseSessionResult, err error) {
+	if used := callFrom(ctx).used; used != nil {
+		s.watch.closing(used, time.Now())
+		err = session.End(ctx)
+		pause(ctx, time.Millisecond) // this call still uses the session: its teardown has to wait
 	}
-	s.watch.closing(callFrom(ctx).used, time.Now())
-	if _, foreign := own.(*resource); foreign {
-		err = s.store.Remove(own.Token())
-	} else {
-		err = own.Close()
-	}
-	pause(ctx, time.Millisecond) // this call still uses the session: its teardown has to wait
 	return &flight.CloseSessionResult{Status: flight.CloseSessionResultClosed}, err
 }
 
@@ -232,17 +279,16 @@ func schemaOf(s session.ServerSession) string {
 }
 
 // Queries: what showSchema returns depends on the session; streamSchema returns
-// the same a number of times, at intervals.
+// the same a number of times, at intervals; makeSession needs a session, which
+// holds nothing.
 const (
 	showSchema   = "SHOW schema"
+	makeSession  = "MAKE session"
 	streamSchema = "STREAM schema %d EVERY %d" // batches, nanoseconds
 )
 
 // GetFlightInfoStatement answers any query with a ticket that contains it.
 func (s *server) GetFlightInfoStatement(ctx context.Context, q flightsql.StatementQuery, d *flight.FlightDescriptor) (*flight.FlightInfo, error) {
-	if _, err := session.GetSessionFromContext(ctx); err != nil {
-		return nil, err
-	}
 	ticket, err := flightsql.CreateStatementQueryTicket([]byte(q.GetQuery()))
 	if err != nil {
 		return nil, err
@@ -258,7 +304,14 @@ func (s *server) DoGetStatement(ctx context.Context, t flightsql.StatementQueryT
 		return nil, nil, err
 	}
 	batches, every := 1, time.Duration(0)
-	if query := string(t.GetStatementHandle()); query != showSchema {
+	switch query := string(t.GetStatementHandle()); query {
+	case showSchema:
+	case makeSession:
+		ensure := func() error { _, err := session.Ensure(ctx); return err }
+		if err := s.need(ctx, false, ensure); err != nil {
+			return nil, nil, err
+		}
+	default:
 		if n, err := fmt.Sscanf(query, streamSchema, &batches, &every); n != 2 || err != nil || batches < 1 || every <= 0 {
 			return nil, nil, status.Error(codes.InvalidArgument, "no such query")
 		}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +28,8 @@ const (
 	prompt
 	assured
 	own
+	needed
+	told
 	explained
 	answered
 	sound
@@ -47,6 +51,8 @@ var promiseTexts = [promises]string{
 	prompt:     "what has expired, or was closed by its client, is gone within " + grace.String(),
 	assured:    "confirmed ones are not evicted while newcomers could leave instead",
 	own:        "every call sees its own session and the options that were set in it",
+	needed:     "a session is made for a call that needs one, and for no other",
+	told:       "no statement runs in the default schema after a session that had set one",
 	explained:  "a client loses its session only for a reason that the store explains",
 	answered:   "every call is answered, as the protocol has it",
 	sound:      "index, counts, eviction order and timers tell the same of every session",
@@ -103,41 +109,6 @@ func (v *verdicts) verdict() error {
 	return errors.New(v.first)
 }
 
-// record is what the watch knows of one session, under its mutex.
-type record struct {
-	mark layover.Fingerprint
-
-	// From the observer.
-	created, confirmed, ended bool
-	createdAt, endedAt        time.Time
-	reason                    layover.Reason
-	nth                       uint64 // to end
-
-	// From the middlewares: the calls that use it.
-	calls      int       // ever
-	running    int       // now, from around the lease
-	inside     int       // now, from inside the lease
-	firstStart time.Time // of the first call, before the session was made for it
-	entered    time.Time // the same, after
-	lastStart  time.Time // of the latest call
-	lastLeft   time.Time // the latest end of a use, before its lease was given back
-	lastDone   time.Time // the same, after
-
-	held     bool      // an option was set
-	closedAt time.Time // a client asked for its end; zero: none did
-
-	resource bool // it is of the type with a resource
-	closes   int
-}
-
-// call is one call as the middlewares around and inside the session middleware
-// see it.
-type call struct {
-	start time.Time
-	used  *record // the session that it got, nil if none
-	fresh bool    // the session was made for it
-}
-
 // watch keeps books about every session and compares them with what the store
 // does. Its methods may be called by any goroutine. Times are handed to it, so
 // that a test can tell it any history.
@@ -148,16 +119,18 @@ type watch struct {
 	before  struct{ goroutines, heap uint64 } // before anything was started
 
 	mu          sync.Mutex
-	running     int                // calls
-	peak        int                // of them
-	waiting     map[*call]struct{} // those that may have got a session, but have not told which
-	sessions    map[layover.Fingerprint]*record
-	live        map[*record]struct{} // created, not ended
-	unclosed    map[*record]struct{} // ended, with a resource that is still open
-	ends        []*record            // in order, so that they can be forgotten
-	unconfirmed int                  // of the live ones
+	running     int                               // calls
+	peak        int                               // of them
+	waiting     map[*call]struct{}                // those that may have got a session, but have not told which
+	sessions    map[layover.Fingerprint][]*record // those of principals have successors
+	live        map[*record]struct{}              // created, not ended
+	unclosed    map[*record]struct{}              // ended, with a resource that is still open
+	ends        []*record                         // in order, so that they can be forgotten
+	unconfirmed int                               // of the live ones
+	named       int                               // of the live ones
+	mostNamed   int                               // of them
 	endsInUse   int
-	counts      struct{ created, ended, opened, closed uint64 }
+	counts      struct{ created, ended, opened, closed, entered uint64 }
 	stopped     bool          // the shutdown has begun
 	polled      time.Time     // when poll was last called
 	probed      time.Time     // when the probe that is on its way began
@@ -168,7 +141,7 @@ func newWatch(c config) *watch {
 	w := &watch{
 		config:   c,
 		explain:  func(layover.Fingerprint) (layover.Event, bool) { return layover.Event{}, false },
-		sessions: make(map[layover.Fingerprint]*record),
+		sessions: make(map[layover.Fingerprint][]*record),
 		live:     make(map[*record]struct{}),
 		unclosed: make(map[*record]struct{}),
 		waiting:  make(map[*call]struct{}),
@@ -178,21 +151,10 @@ func newWatch(c config) *watch {
 	return w
 }
 
-// record returns the books of a session. Events and calls may come in any
-// order. The caller holds the mutex.
-func (w *watch) record(f layover.Fingerprint) *record {
-	r := w.sessions[f]
-	if r == nil {
-		r = &record{mark: f}
-		w.sessions[f] = r
-	}
-	return r
-}
-
 // timeout returns how long r may go unused.
 func (w *watch) timeout(r *record) time.Duration {
 	switch {
-	case r.calls > 1: // so it is confirmed
+	case r.sticks(): // so it is confirmed
 		return w.idle
 	case r.held:
 		return w.holding()
@@ -205,9 +167,12 @@ func (w *watch) timeout(r *record) time.Duration {
 func (w *watch) observe(ev layover.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := w.record(ev.Fingerprint)
+	r := w.record(ev.Fingerprint, byEvents)
 	switch ev.Kind {
 	case layover.EventCreated:
+		if r.ended {
+			r = w.next(ev.Fingerprint, byNoEvents)
+		}
 		w.expect(ordered, !r.ended, "session %s was created after it had ended, expected never", r.mark)
 		w.expect(ordered, !r.created, "session %s was created twice, expected once", r.mark)
 		r.created, r.createdAt = true, ev.At
@@ -232,23 +197,13 @@ func (w *watch) observe(ev layover.Event) {
 		if !r.confirmed {
 			w.unconfirmed--
 		}
+		if r.named {
+			w.named--
+		}
 		if r.resource && r.closes == 0 {
 			w.unclosed[r] = struct{}{}
 		}
 	}
-}
-
-// stage says how far a session has come according to its events.
-func (r *record) stage() string {
-	switch {
-	case r.ended:
-		return "it had ended already"
-	case r.confirmed:
-		return "it was confirmed already"
-	case r.created:
-		return "it was created"
-	}
-	return "it was not created yet"
 }
 
 // judge checks the end of a session against the reason that is given for it.
@@ -293,7 +248,7 @@ func (w *watch) judge(r *record, ev layover.Event) {
 func (w *watch) idled(r *record, ev layover.Event) {
 	w.expect(notInUse, !ev.InUse, "session %s ended (%s) although it was leased, expected never", r.mark, ev.Reason)
 	w.expect(notInUse, r.inside == 0, "session %s ended (%s) under calls that use it: %d, expected 0", r.mark, ev.Reason, r.inside)
-	w.expect(ordered, r.confirmed == (r.calls > 1), "session %s ended when %s, after %d calls, expected it to be confirmed by the second", r.mark, r.stage(), r.calls)
+	w.expect(ordered, r.confirmed == r.sticks(), "session %s ended when %s, after %d calls, expected it to be confirmed by the second, or by its principal", r.mark, r.stage(), r.calls)
 }
 
 // begin notes that a call begins, before it can have a lease.
@@ -305,30 +260,66 @@ func (w *watch) begin(c *call) {
 	w.peak = max(w.peak, w.running)
 }
 
-// enter notes which session a call got, and whether it came with its cookie.
-func (w *watch) enter(c *call, f layover.Fingerprint, brought bool, now time.Time) {
+// enter notes which session a call found, and whether it brought what finds it.
+func (w *watch) enter(c *call, f layover.Fingerprint, brought bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.waiting, c)
-	r := w.record(f)
-	c.used, c.fresh = r, r.calls == 0
-	if c.fresh {
-		r.firstStart, r.lastLeft, r.entered = c.start, c.start, now
-		w.expect(own, !brought, "a new session got the ID %s that its client had made up", f)
-	} else {
-		w.expect(own, brought, "session %s was handed to a call that did not bring its cookie", f)
-		unused, most := c.start.Sub(r.lastDone), w.timeout(r)+w.resolution()
-		if r.running == 0 && !w.mayBeUsed(r.lastDone.Add(most)) {
-			w.expect(notStale, unused < most, "session %s was handed out %s after its last use, expected less than %s", f, unused, most)
-		}
-		age, oldest := c.start.Sub(r.entered), w.lifetime()+w.resolution()
-		w.expect(notStale, age < oldest, "session %s was handed out at the age of %s, expected less than %s", f, age, oldest)
+	r := w.record(f, byCalls)
+	w.expect(own, brought, "session %s was handed to a call that did not bring its cookie", f)
+	w.expect(own, r.calls > 0, "session %s was handed out before the call that it was made for had it", f)
+	unused, most := c.start.Sub(r.lastDone), w.timeout(r)+w.resolution()
+	if r.running == 0 && !w.mayBeUsed(r.lastDone.Add(most)) {
+		w.expect(notStale, unused < most, "session %s was handed out %s after its last use, expected less than %s", f, unused, most)
 	}
-	w.expect(notStale, !r.ended || !c.start.After(r.endedAt.Add(grace)), "session %s was handed out %s after its end, expected never", f, c.start.Sub(r.endedAt))
-	r.lastStart = later(r.lastStart, c.start)
+	age, oldest := c.start.Sub(r.entered), w.lifetime()+w.resolution()
+	w.expect(notStale, age < oldest, "session %s was handed out at the age of %s, expected less than %s", f, age, oldest)
+	w.uses(c, r, c.start)
+}
+
+// asks notes that a call is about to have a session made.
+func (w *watch) asks(c *call, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c.asked = now
+	w.waiting[c] = struct{}{}
+}
+
+// makes notes which session was made for a call, whether it holds something from
+// the start, and whether the call brought its ID.
+func (w *watch) makes(c *call, f layover.Fingerprint, holds, brought bool, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.waiting, c)
+	w.counts.entered++
+	if c.named {
+		w.named++
+		w.mostNamed = max(w.mostNamed, w.named)
+	}
+	r := w.next(f, byNoCalls)
+	w.expect(needed, !c.asked.IsZero(), "session %s was made for a call that needs none", f)
+	w.expect(own, r.calls == 0, "session %s, which a call had before, was made for another one", f)
+	w.expect(own, !brought, "a new session got the ID %s that its client had made up", f)
+	r.firstStart, r.lastLeft, r.entered = c.asked, c.asked, now
+	r.held, r.named = holds, c.named
+	w.uses(c, r, c.asked)
+}
+
+// uses notes that a call, which asked for it at a time, uses a session.
+func (w *watch) uses(c *call, r *record, asked time.Time) {
+	w.expect(notStale, !r.ended || !asked.After(r.endedAt.Add(grace)), "session %s was handed out %s after its end, expected never", r.mark, asked.Sub(r.endedAt))
+	c.used = r
+	r.lastStart = later(r.lastStart, asked)
 	r.calls++
 	r.running++
 	r.inside++
+}
+
+// without notes that a call has no session, and may not need one.
+func (w *watch) without(c *call) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.waiting, c)
 }
 
 // mayBeUsed reports whether any session may be in use since before the given
@@ -363,10 +354,12 @@ func (w *watch) closing(r *record, now time.Time) {
 	r.closedAt = now
 }
 
-// leave notes that a call is about to give its session back.
-func (w *watch) leave(c *call, now time.Time) {
+// leave notes that a call is about to give its session back. has says that it
+// has one.
+func (w *watch) leave(c *call, has bool, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.expect(needed, has == (c.used != nil), "a call that had asked for a session (%t) ended with one (%t)", c.used != nil, has)
 	if r := c.used; r != nil {
 		r.inside--
 		r.lastLeft = later(r.lastLeft, now)
@@ -377,6 +370,7 @@ func (w *watch) leave(c *call, now time.Time) {
 func (w *watch) done(c *call, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	delete(w.waiting, c) // if it was refused
 	w.running--
 	if r := c.used; r != nil {
 		r.running--
@@ -384,13 +378,15 @@ func (w *watch) done(c *call, now time.Time) {
 	}
 }
 
-// refused notes that a call got no session.
+// refused notes that a call which asked for a session got none. The places of
+// principals are not to be had for others: no source pushes out a lighter one.
 func (w *watch) refused(c *call, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.waiting, c)
 	if w.expect(answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err) {
-		w.expect(answered, w.peak > w.max, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, w.max)
+		places := w.max - w.mostNamed
+		w.expect(answered, w.peak > places, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, places)
 	}
 }
 
@@ -398,7 +394,7 @@ func (w *watch) refused(c *call, err error) {
 func (w *watch) opened(f layover.Fingerprint) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.record(f).resource = true
+	w.record(f, anything).resource = true
 	w.counts.opened++
 }
 
@@ -406,7 +402,7 @@ func (w *watch) opened(f layover.Fingerprint) {
 func (w *watch) closed(f layover.Fingerprint, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := w.record(f)
+	r := w.record(f, anything)
 	r.closes++
 	w.counts.closed++
 	delete(w.unclosed, r)
@@ -454,7 +450,8 @@ func (w *watch) overdue(r *record, deadline time.Time, late time.Duration, now t
 	by := now.Sub(deadline)
 	ok := by < late+w.allowance() || w.mayBeUsed(deadline.Add(late))
 	if !ok {
-		_, ok = w.explain(r.mark) // it has left, and the event is on its way
+		ev, left := w.explain(r.mark)
+		ok = left && !ev.At.Before(r.createdAt) // it has left, and the event is on its way
 	}
 	w.expect(prompt, ok, "session %s was there %s after %s, expected less than %s", r.mark, by, what, late+grace)
 }
@@ -507,14 +504,16 @@ func (w *watch) forget(now time.Time) {
 			w.ends = append(w.ends, r) // later
 			return
 		}
-		delete(w.sessions, r.mark)
+		if w.sessions[r.mark] = slices.DeleteFunc(w.sessions[r.mark], func(old *record) bool { return old == r }); len(w.sessions[r.mark]) == 0 {
+			delete(w.sessions, r.mark)
+		}
 	}
 }
 
-// lost checks why a client that has not closed its session was given another
-// one. Since the beginning of the last call that it knows to have used the
-// session, window has passed.
-func (w *watch) lost(mark string, window time.Duration) {
+// lost checks why a client that has not closed its session lost it. Since the
+// beginning of the last call that it knows to have used the session, window has
+// passed. It was told why, unless that is empty.
+func (w *watch) lost(mark, why string, window time.Duration) {
 	f, err := layover.ParseFingerprint(mark)
 	if !w.expect(explained, err == nil, "the server named no session: %v", err) {
 		return
@@ -532,8 +531,10 @@ func (w *watch) lost(mark string, window time.Duration) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.expect(explained, why == "" || why == "SESSION_"+strings.ToUpper(reason.String()), "a client was told that session %s is lost for the reason %s, but the store explains %s", f, why, reason)
 	timeout := w.idle
-	if r := w.sessions[f]; r != nil {
+	if len(w.sessions[f]) > 0 {
+		r := w.record(f, byEvents)
 		timeout = w.timeout(r)
 		w.expect(explained, !r.ended || r.reason == reason, "session %s was reported to have ended for the reason %s, but the store explains %s", f, r.reason, reason)
 	}
@@ -554,10 +555,10 @@ func (w *watch) forgotten(f layover.Fingerprint) (layover.Reason, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	const remembered = layover.DefaultRemembered / 2 // of one sort, see [layover.WithRemembered]
-	r := w.sessions[f]
-	if r == nil {
+	if len(w.sessions[f]) == 0 {
 		return 0, w.counts.ended >= remembered
 	}
+	r := w.record(f, byEvents)
 	return r.reason, r.ended && w.counts.ended-r.nth >= remembered
 }
 
@@ -574,6 +575,19 @@ func (w *watch) stopping() {
 // leak shows in a long one.
 func (c config) leftHeap() uint64 { return 8<<20 + uint64(c.clients)<<13 }
 
+// leaks looks for sessions that were never closed.
+func (w *watch) leaks(all []*record) {
+	for _, r := range all {
+		if r.resource && r.closes == 0 {
+			what := "was never closed"
+			if !r.created {
+				what = "was made by the factory and refused by the store, and then nobody closed it"
+			}
+			w.expect(closedOnce, false, "session %s %s, expected once", r.mark, what)
+		}
+	}
+}
+
 // settle checks what must be true after the shutdown.
 func (w *watch) settle(s layover.Stats, m *meter) {
 	w.mu.Lock()
@@ -582,14 +596,9 @@ func (w *watch) settle(s layover.Stats, m *meter) {
 	w.expect(ordered, n.created == s.Created && n.ended == s.Ended.Total() && n.created == n.ended && s.EventsDropped == 0,
 		"%d sessions were reported as created and %d as ended (the store counts %d and %d), expected the same number", n.created, n.ended, s.Created, s.Ended.Total())
 	w.expect(closedOnce, s.Closed == s.Created, "the store closed %d sessions of %d, expected all", s.Closed, s.Created)
-	for _, r := range w.sessions {
-		if r.resource && r.closes == 0 {
-			what := "was never closed"
-			if !r.created {
-				what = "was made by the factory and refused by the store, and then nobody closed it"
-			}
-			w.expect(closedOnce, false, "session %s %s, expected once", r.mark, what)
-		}
+	w.expect(needed, n.created == n.entered, "%d sessions were made for %d calls that asked for one, expected the same number", n.created, n.entered)
+	for _, all := range w.sessions {
+		w.leaks(all)
 	}
 	w.expect(closedOnce, n.opened == n.closed, "%d resources were opened and %d closed, expected the same number", n.opened, n.closed)
 	w.sessions, w.ends, w.live, w.unclosed = nil, nil, nil, nil // they are not a leak

@@ -17,6 +17,14 @@ import (
 // The sessions of the stories.
 var a, b = layover.Fingerprint{0xa}, layover.Fingerprint{0xb}
 
+// What clients hear in the stories.
+var (
+	anew    = reply{op: setOptions, session: b.String(), made: true}
+	without = reply{op: doGet, brought: true}
+	refusal = reply{op: doGet, brought: true, lost: &loss{a.String(), "SESSION_IDLE"}}
+	errLost = errors.New("lost")
+)
+
 // story is a history that the watch is told, in a time of its own.
 type story struct {
 	*watch
@@ -55,19 +63,30 @@ func (s *story) ended(f layover.Fingerprint, r layover.Reason) *story {
 func (s *story) begins(f layover.Fingerprint) *call {
 	c := &call{start: s.now}
 	s.begin(c)
-	s.enter(c, f, s.calls(f) > 0, s.now)
+	if s.calls(f) > 0 {
+		s.enter(c, f, true)
+		return c
+	}
+	s.without(c)
+	return s.makes(c, f)
+}
+
+// makes has a session made for a call.
+func (s *story) makes(c *call, f layover.Fingerprint) *call {
+	s.asks(c, s.now)
+	s.watch.makes(c, f, false, false, s.now)
 	return c
 }
 
 func (s *story) calls(f layover.Fingerprint) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.record(f).calls
+	return s.record(f, anything).calls
 }
 
 // ends has a call give its session back.
 func (s *story) ends(c *call) *story {
-	s.leave(c, s.now)
+	s.leave(c, c.used != nil, s.now)
 	s.done(c, s.now)
 	return s
 }
@@ -96,13 +115,13 @@ func TestTheWatchFindsNothingInATrueHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStory()
 		s.explain = func(layover.Fingerprint) (layover.Event, bool) {
-			return layover.Event{Reason: layover.ReasonIdle}, true
+			return layover.Event{At: s.now, Reason: layover.ReasonIdle}, true
 		}
 		s.opened(a)
 		s.used(a).after(499 * time.Millisecond).back(a).after(999 * time.Millisecond).call(a)
 		s.after(time.Second).ended(a, layover.ReasonIdle)
 		s.closed(a, s.now)
-		s.lost(a.String(), time.Second)
+		s.lost(a.String(), "", time.Second)
 		s.used(b).after(500*time.Millisecond).ended(b, layover.ReasonUnconfirmed)
 		c, d := layover.Fingerprint{0xc}, layover.Fingerprint{0xd}
 		s.used(c).back(c)
@@ -110,7 +129,7 @@ func TestTheWatchFindsNothingInATrueHistory(t *testing.T) {
 			s.after(900 * time.Millisecond).call(c)
 		}
 		s.ended(c, layover.ReasonLifetime)
-		s.used(d).closing(s.record(d), s.now)
+		s.used(d).closing(s.record(d, anything), s.now)
 		s.ended(d, layover.ReasonClosed)
 		e, f, g := layover.Fingerprint{0xe}, layover.Fingerprint{0xf}, layover.Fingerprint{0x1}
 		s.used(e).used(f).ended(e, layover.ReasonCapacity).used(g)
@@ -224,7 +243,7 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 			s.used(a).back(a).after(999*time.Millisecond).ended(a, layover.ReasonIdle)
 		}, "ended (idle) 999ms after its last use, expected at least 1s"},
 		"unconfirmed one that holds something expires early": {notEarly, func(s *story) {
-			s.used(a).holds(s.record(a))
+			s.used(a).holds(s.record(a, anything))
 			s.after(999*time.Millisecond).ended(a, layover.ReasonUnconfirmed)
 		}, "999ms after its last use, expected at least 1s"},
 		"lifetime over early": {notEarly, func(s *story) {
@@ -247,7 +266,7 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 			s.after(6*time.Second + storyResolution).poll(layover.Stats{})
 		}, "was there 1.001s after the end of its lifetime"},
 		"closed by its client and still there": {prompt, func(s *story) {
-			s.used(a).back(a).closing(s.record(a), s.now)
+			s.used(a).back(a).closing(s.record(a, anything), s.now)
 			s.after(time.Second).call(a).poll(layover.Stats{})
 		}, "was there 1s after its client had closed it"},
 		"ended but not closed": {prompt, func(s *story) {
@@ -265,20 +284,107 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 		}, "was evicted while 9 unconfirmed ones were there, expected only with fewer than 9"},
 
 		"somebody else's session": {own, func(s *story) {
-			s.used(a).enter(&call{start: s.now}, a, false, s.now)
+			s.used(a).enter(&call{start: s.now}, a, false)
 		}, "was handed to a call that did not bring its cookie"},
-		"an ID that the client made up": {own, func(s *story) { s.enter(&call{start: s.now}, a, true, s.now) },
+		"an ID that the client made up": {own, func(s *story) { s.watch.makes(&call{start: s.now}, a, false, true, s.now) },
 			"that its client had made up"},
+		"found before it was made": {own, func(s *story) { s.enter(&call{start: s.now}, a, true) },
+			"was handed out before the call that it was made for had it"},
+		"made for a second call": {own, func(s *story) { s.used(a).makes(&call{start: s.now}, a) },
+			"which a call had before, was made for another one"},
 		"wrong schema seen": {own, func(s *story) {
 			c := s.client()
-			c.own.schema = "mine"
 			c.sees([]string{"mine", defaultSchema})
 		}, `batch 1 of a query in session 0a00000000000000 saw schema "default", expected "mine"`},
 		"no cookie, old session": {own, func(s *story) {
 			c := s.client()
-			c.jar = nil
-			c.follow(reply{session: a.String()}, span{})
+			c.by = nothing
+			c.heard(reply{session: a.String(), made: true}, span{}, nil)
 		}, "a client without cookies was handed session 0a00000000000000 twice"},
+		"no cookie, a session": {own, func(s *story) {
+			c := s.client()
+			c.by = nothing
+			c.heard(reply{session: b.String()}, span{}, nil)
+		}, "a client without cookies was handed session 0b00000000000000, which was not made for it"},
+		"somebody else's session, as its client sees": {own, func(s *story) {
+			s.client().heard(reply{session: b.String()}, span{}, nil)
+		}, "a client was handed session 0b00000000000000, expected its own one 0a00000000000000"},
+		"wrong schema of one of several statements": {own, func(s *story) {
+			v := s.client().volley(showSchema)
+			v.sees(reply{session: a.String()}, []string{defaultSchema})
+		}, `one of several statements saw schema "default" with session "0a00000000000000", expected "mine"`},
+
+		"made though nobody asked": {needed, func(s *story) { s.watch.makes(&call{start: s.now}, a, false, false, s.now) },
+			"was made for a call that needs none"},
+		"made unnoticed": {needed, func(s *story) {
+			c := &call{start: s.now}
+			s.begin(c)
+			s.without(c)
+			s.leave(c, true, s.now)
+		}, "a call that had asked for a session (false) ended with one (true)"},
+		"made for no call": {needed, func(s *story) {
+			s.created(a).closing(s.record(a, anything), s.now)
+			s.ended(a, layover.ReasonClosed).settled(1)
+		}, "1 sessions were made for 0 calls that asked for one"},
+
+		"a statement without its session, untold": {told, func(s *story) {
+			s.client().heard(without, span{s.now, s.now.Add(time.Hour)}, nil)
+		}, `DoGet ran without session 0a00000000000000, which had schema "mine", and nobody had been told`},
+		"a retry without its session, told just before": {told, func(s *story) {
+			c := s.toldClient()
+			at := s.now.Add(750*time.Millisecond - 1)
+			c.heard(without, span{s.now, at}, nil)
+		}, `DoGet ran without session 0a00000000000000, which had schema "mine", 750ms after that was first told, expected at least 750ms`},
+		"a statement in another new session, told just before": {told, func(s *story) {
+			c := s.toldClient()
+			c.heard(reply{op: doGet, session: b.String(), made: true}, span{s.now, s.now}, nil)
+		}, "DoGet ran without session 0a00000000000000"},
+		"one of several untold": {told, func(s *story) {
+			v := s.client().volley(showSchema)
+			v.note(shot{without, span{s.now, s.now.Add(time.Hour)}})
+			v.judge()
+		}, "DoGet ran without session 0a00000000000000"},
+		"one of several told, the next one not": {told, func(s *story) {
+			s.says(layover.ReasonIdle)
+			v := s.client().volley(showSchema)
+			v.note(shot{refusal, span{s.now, s.now}})
+			v.note(shot{without, span{s.now, s.now.Add(750*time.Millisecond - 1)}})
+			v.judge()
+		}, "DoGet ran without session 0a00000000000000"},
+		"a retry before its client has shown that it knows": {told, func(s *story) {
+			v := s.toldClient().volley(showSchema)
+			v.acknowledged = &span{s.now.Add(2), s.now.Add(3)}
+			v.note(shot{without, span{s.now, s.now.Add(1)}})
+			v.judge()
+		}, "DoGet ran without session 0a00000000000000"},
+		"beside CloseSession with the cookie": {told, func(s *story) {
+			v := s.client().volley(showSchema)
+			v.closes(reply{session: a.String()}, span{s.now, s.now})
+			v.note(shot{without, span{s.now, s.now.Add(time.Millisecond)}})
+			v.judge()
+		}, "DoGet ran without session 0a00000000000000"},
+
+		"the schema set again beside CloseSession": {told, func(s *story) {
+			v := s.client().volley(showSchema)
+			v.closes(reply{session: a.String()}, span{s.now, s.now})
+			v.sets(anew, span{s.now, s.now}, nil)
+			v.judge()
+		}, "SetSessionOptions made session 0b00000000000000 for a client that was losing its cookie"},
+
+		"handed out after the telling": {notStale, func(s *story) {
+			s.toldClient().heard(reply{session: a.String()}, span{s.now, s.now}, nil)
+		}, "was handed out after its client had been told that it is lost"},
+		"one of several handed out after CloseSession": {notStale, func(s *story) {
+			v := s.client().volley(showSchema)
+			v.closes(reply{session: a.String()}, span{s.now, s.now})
+			v.note(shot{reply{session: a.String()}, span{s.now, s.now}})
+			v.judge()
+		}, "was handed out after CloseSession had been answered"},
+		"one of several handed out after the telling": {notStale, func(s *story) {
+			v := s.toldClient().volley(showSchema)
+			v.note(shot{reply{session: a.String()}, span{s.now, s.now}})
+			v.judge()
+		}, "was handed out after its client had been told that it is lost"},
 		"handed out after CloseSession": {notStale, func(s *story) {
 			c := s.client()
 			c.own.closed = true
@@ -290,26 +396,78 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 		}, "after its client had not used it for 1.001s, expected less than 1.001s"},
 
 		"lost without a reason": {explained, func(s *story) {
-			s.client().follow(reply{session: b.String()}, span{s.now, s.now})
+			s.client().follow(anew, span{s.now, s.now})
 		}, "session 0a00000000000000 of a client is gone, and the store cannot explain why"},
 		"lost as idle although in use": {explained, func(s *story) {
 			s.says(layover.ReasonIdle)
-			s.used(a).back(a).client().follow(reply{session: b.String()}, span{s.now, s.now.Add(999 * time.Millisecond)})
+			s.used(a).back(a).client().follow(anew, span{s.now, s.now.Add(999 * time.Millisecond)})
 		}, "(idle) although it had used it in the last 999ms, expected only after 1s"},
 		"explained otherwise than reported": {explained, func(s *story) {
 			s.says(layover.ReasonCapacity)
-			s.used(a).after(time.Second).ended(a, layover.ReasonUnconfirmed).lost(a.String(), time.Second)
+			s.used(a).after(time.Second).ended(a, layover.ReasonUnconfirmed).lost(a.String(), "", time.Second)
 		}, "to have ended for the reason unconfirmed, but the store explains capacity"},
 		"lost as closed": {explained, func(s *story) {
 			s.says(layover.ReasonClosed)
-			s.client().follow(reply{session: b.String()}, span{s.now, s.now})
+			s.client().follow(anew, span{s.now, s.now})
 		}, "(closed), but had not closed it"},
-		"a session without a name": {explained, func(s *story) { s.lost("?", 0) }, "the server named no session"},
+		"told of somebody else's session": {explained, func(s *story) {
+			c := s.client()
+			c.own.mark = b.String()
+			c.heard(refusal, span{s.now, s.now}, errLost)
+		}, `a client was told that session 0a00000000000000 is lost (SESSION_IDLE), but its own is "0b00000000000000" (closed: false)`},
+		"told of a session that held nothing": {explained, func(s *story) {
+			c := s.client()
+			c.own.schema = defaultSchema
+			c.heard(refusal, span{s.now, s.now}, errLost)
+		}, "which held nothing"},
+		"told another reason": {explained, func(s *story) {
+			s.says(layover.ReasonCapacity)
+			s.client().heard(refusal, span{s.now, s.now}, errLost)
+		}, "is lost for the reason SESSION_IDLE, but the store explains capacity"},
+		"several told that it is closed, though it is not": {explained, func(s *story) {
+			v := s.client().volley(showSchema)
+			v.note(shot{reply{lost: &loss{a.String(), "SESSION_CLOSED"}}, span{s.now, s.now}})
+			v.check(v.shots[0], &v.shots[0].span)
+		}, "is lost (SESSION_CLOSED), but its own is 0a00000000000000 (closed: false)"},
+		"a session without a name": {explained, func(s *story) { s.lost("?", "", 0) }, "the server named no session"},
 
 		"no session for another reason than a full store": {answered, func(s *story) { s.refused(&call{}, errors.New("oops")) },
 			"a call got no session, expected one, or that the store is full: oops"},
 		"full although it cannot be": {answered, func(s *story) { s.refused(&call{}, layover.ErrFull) },
 			"at most 0 calls ran at once on 2 places"},
+		"told for too long": {answered, func(s *story) {
+			at := s.now.Add(750 * time.Millisecond)
+			s.toldClient().heard(refusal, span{at, at}, errLost)
+		}, "is still told of session 0a00000000000000 750ms after it was first told, expected for 750ms"},
+		"told though it sets its schema again": {answered, func(s *story) {
+			again := refusal
+			again.op = setOptions
+			s.toldClient().heard(again, span{s.now, s.now}, errLost)
+		}, "SetSessionOptions was refused since session 0a00000000000000 is lost"},
+		"told though it knows": {answered, func(s *story) {
+			c := s.toldClient()
+			c.own.knows = true
+			c.heard(refusal, span{s.now, s.now}, errLost)
+		}, "is still told of session 0a00000000000000 after it has shown that it knows"},
+		"several told for too long": {answered, func(s *story) {
+			at := s.now.Add(750 * time.Millisecond)
+			v := s.toldClient().volley(showSchema)
+			v.note(shot{refusal, span{at, at}})
+			v.judge()
+		}, "750ms after it was first told, expected for 750ms"},
+		"one of several told though it sets the schema": {answered, func(s *story) {
+			again := refusal
+			again.op = setOptions
+			v := s.toldClient().volley(showSchema)
+			v.sets(again, span{s.now, s.now}, errLost)
+			v.judge()
+		}, "SetSessionOptions was refused since session 0a00000000000000 is lost"},
+		"several told though their client knows": {answered, func(s *story) {
+			v := s.toldClient().volley(showSchema)
+			v.acknowledged = &span{s.now, s.now}
+			v.note(shot{refusal, span{s.now, s.now}})
+			v.judge()
+		}, "after it has shown that it knows"},
 
 		"sessions left": {clean, func(s *story) { s.created(a).settled(1) },
 			"1 sessions are live after the shutdown"},
@@ -343,12 +501,19 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 // client returns one that has session a and used it just now.
 func (s *story) client() *client {
 	p := &population{config: s.config, watch: s.watch}
-	return &client{population: p, jar: newJar(), own: ownSession{mark: a.String(), last: span{s.now, s.now}}}
+	return &client{population: p, by: cookie, jar: newJar(), own: ownSession{mark: a.String(), schema: "mine", last: span{s.now, s.now}}}
+}
+
+// toldClient returns one that has just been told that session a is lost.
+func (s *story) toldClient() *client {
+	c := s.client()
+	c.own.told = &span{s.now, s.now}
+	return c
 }
 
 // says has the store explain every end with this reason.
 func (s *story) says(r layover.Reason) {
-	s.explain = func(layover.Fingerprint) (layover.Event, bool) { return layover.Event{Reason: r}, true }
+	s.explain = func(layover.Fingerprint) (layover.Event, bool) { return layover.Event{At: s.now, Reason: r}, true }
 }
 
 // What comes just within the resolution is right, what comes a nanosecond later
@@ -370,7 +535,7 @@ func TestADeadlineIsLateByOneResolutionAtMost(t *testing.T) {
 				s.used(a).after(idle/2 + late).call(a)
 			}},
 			"unconfirmed, holds something": {notStale, func(s *story, late time.Duration) {
-				s.used(a).holds(s.record(a))
+				s.used(a).holds(s.record(a, anything))
 				s.after(idle + late).call(a)
 			}},
 			"lifetime": {notStale, func(s *story, late time.Duration) {
@@ -445,17 +610,104 @@ func TestTheWatchKnowsThatASessionMayBeInUseOrHaveLeft(t *testing.T) {
 	}
 }
 
+// A principal's next session has the ID, and so the mark, of the last one.
+func TestTheWatchTellsThePrincipalsSessionsApart(t *testing.T) {
+	s := newStory()
+	named := func() *call {
+		c := &call{start: s.now, named: true}
+		s.begin(c)
+		s.makes(c, a)
+		return c
+	}
+	s.created(a).ends(named()).confirmed(a).after(time.Second).ended(a, layover.ReasonIdle)
+	next := s.after(time.Millisecond).created(a).confirmed(a) // before the call tells
+	next.ends(named()).call(a).after(time.Second).ended(a, layover.ReasonIdle)
+	late := s.after(time.Millisecond).ends(named()) // before the events arrive
+	late.created(a).confirmed(a).after(999 * time.Millisecond).call(a)
+	if err := s.verdict(); err != nil {
+		t.Error(err)
+	}
+	if s.after(time.Second-1).ended(a, layover.ReasonIdle); s.broken[notEarly] == "" {
+		t.Error("the third one may end early")
+	}
+	if s.named != 0 || s.mostNamed != 1 {
+		t.Errorf("%d of principals are live and %d were, want 0 and 1", s.named, s.mostNamed)
+	}
+	s.used(b).after(time.Second).ended(b, layover.ReasonUnconfirmed).created(b)
+	if s.broken[ordered] == "" {
+		t.Error("those of cookies have successors, too")
+	}
+}
+
+func TestAClientMayBeGivenACleanStart(t *testing.T) {
+	for name, tell := range map[string]func(*story){
+		"when it sets its schema again": func(s *story) { s.toldClient().heard(anew, span{s.now, s.now}, nil) },
+		"when it closes the session": func(s *story) {
+			s.toldClient().heard(reply{op: closeSession, brought: true}, span{s.now, s.now}, nil)
+		},
+		"when it has shown that it knows": func(s *story) {
+			c := s.toldClient()
+			c.own.knows = true
+			c.heard(without, span{s.now, s.now}, nil)
+		},
+		"when it was told for long enough": func(s *story) {
+			s.toldClient().heard(without, span{s.now, s.now.Add(750 * time.Millisecond)}, nil)
+		},
+		"when its session held nothing": func(s *story) {
+			s.says(layover.ReasonCapacity)
+			c := s.client()
+			c.own.schema = defaultSchema
+			c.heard(without, span{s.now, s.now}, nil)
+		},
+		"in one of several statements, after the first told": func(s *story) {
+			s.says(layover.ReasonCapacity)
+			v := s.client().volley(showSchema)
+			lost := refusal
+			lost.lost = &loss{a.String(), "SESSION_CAPACITY"}
+			v.note(shot{lost, span{s.now.Add(9), s.now.Add(9)}})
+			v.note(shot{lost, span{s.now, s.now.Add(1)}})
+			v.note(shot{without, span{s.now, s.now.Add(750 * time.Millisecond)}})
+			v.judge()
+		},
+		"beside CloseSession, without the cookie": func(s *story) {
+			v := s.client().volley(showSchema)
+			v.closes(reply{session: a.String()}, span{s.now, s.now})
+			v.note(shot{reply{op: doGet}, span{s.now, s.now}})
+			v.judge()
+		},
+		"when the schema was set beside it, before CloseSession": func(s *story) {
+			v := s.client().volley(showSchema)
+			v.closes(reply{}, span{s.now.Add(2), s.now.Add(3)})
+			v.sets(anew, span{s.now, s.now.Add(2)}, nil)
+			v.note(shot{without, span{s.now, s.now.Add(1)}})
+			v.judge()
+		},
+		"after CloseSession of what was lost before": func(s *story) {
+			v := s.client().volley(showSchema)
+			v.closes(reply{}, span{s.now, s.now})
+			v.note(shot{without, span{s.now, s.now.Add(1)}})
+			v.judge()
+		},
+	} {
+		s := newStory()
+		tell(s)
+		if err := s.verdict(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestTheWatchKnowsThatTheStoreForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStory()
 		s.used(a).back(a).after(time.Second).ended(a, layover.ReasonIdle)
 		s.used(b).back(b)
 		s.counts.ended += layover.DefaultRemembered / 2
-		s.lost(a.String(), time.Second)
+		s.lost(a.String(), "", time.Second)
 		if err := s.verdict(); err != nil {
 			t.Errorf("of a session that ended long ago: %v", err)
 		}
-		s.after(time.Second).ended(b, layover.ReasonIdle).lost(b.String(), time.Second)
+		s.after(time.Second).ended(b, layover.ReasonIdle).lost(b.String(), "", time.Second)
 		if s.verdict() == nil {
 			t.Error("of one that has just ended nothing must be known")
 		}
@@ -482,9 +734,9 @@ func TestTheReportNamesABrokenPromiseLast(t *testing.T) {
 	s, m, out := newStory(), newMeter(storyLimits), new(bytes.Buffer)
 	s.created(a).created(a)
 	s.says(layover.ReasonKilled)
-	s.lost(a.String(), 0)
+	s.lost(a.String(), "", 0)
 	m.took = time.Second
-	m.report(out, storyLimits, s.watch, layover.Stats{}, newPopulation(config{clients: 6}, "", s.watch, m, s.now))
+	m.report(out, storyLimits, s.watch, layover.Stats{}, newPopulation(config{clients: len(kinds)}, nil, s.watch, m, s.now))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if last, want := lines[len(lines)-1], "FAILED: "+s.verdict().Error(); last != want {
 		t.Errorf("last line %q, want %q", last, want)
