@@ -41,16 +41,28 @@ func (m *interceptors) acquireResident(id string, l *held) (err error) {
 			}
 			return m.own.failed(err, id)
 		}
-		if l.session = l.lease.Session().ServerSession; !l.session.Closed() {
+		if l.usable() {
 			l.lease.Confirm()
 			return nil
 		}
-		// Outside of a call, or it would be gone. Once it is, the store knows why.
-		l.lease.Release()
-		if err := m.store.removeSession(l.session); err != nil {
+		// It was closed outside of a call, or it would be gone. Once it is, the store
+		// knows why.
+		if err := m.store.removeFrom(id, l.session); err != nil {
 			return m.own.failed(err, id)
 		}
 	}
+}
+
+// usable reports whether the session that was leased is not closed. If it is, or
+// that cannot be told, the lease is given back.
+func (l *held) usable() (yes bool) {
+	defer func() { // also if it panics
+		if !yes {
+			l.lease.Release()
+		}
+	}()
+	l.session = l.lease.Session().ServerSession
+	return !l.session.Closed()
 }
 
 // expire has a session end no later than the latest proof that it was called
@@ -74,7 +86,7 @@ func (l *held) expire(at time.Time) {
 
 // endOf returns an end as a number, to be compared.
 func endOf(at time.Time) int64 {
-	if at.IsZero() {
+	if at.IsZero() || at.Unix() >= math.MaxInt64/int64(time.Second) { // in the year 2262
 		return math.MaxInt64
 	}
 	return at.UnixNano()
@@ -103,11 +115,18 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 	l = &held{fresh: true}
 	switch {
 	case by != nil:
+		if err := expired(by.who); err != nil { // since the call began
+			return nil, err
+		}
 		origin.Source, origin.Expires = by.who.Name, by.who.Expires
 		if l.session, l.other, err = m.own.create(h.base, origin, &namedFactory{by}); err != nil {
 			return nil, err
 		}
-		l.other.Confirm()
+		if l.other != nil { // a plain store has none
+			if err := confirm(l.other); err != nil {
+				return nil, errors.Join(err, m.remove(l.session, l.session.Close), l.release())
+			}
+		}
 		m.tellings.forget(m.fingerprint(by.id))
 		return l, nil
 	case m.cookie == "":
@@ -122,6 +141,26 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 	}
 	l.cookie = true
 	return l, nil
+}
+
+// share makes a session for a call. If it is a principal's, and another call of
+// that one has been faster, they share it.
+func (m *interceptors) share(h *handle, by *named, holds bool) (l *held, err error) {
+	defer contain(&err)
+	for range attempts {
+		if l, err = m.create(h, by, holds); by == nil || !errors.Is(err, errTaken) {
+			return l, err
+		}
+		l = new(held)
+		if err = m.acquire(h.base, by.id, l); err == nil {
+			l.expire(by.who.Expires)
+			return l, nil
+		}
+		if !isNotFound(err, by.id) {
+			return nil, err
+		}
+	}
+	return nil, errTaken
 }
 
 // namedFactory makes the session of a principal.
@@ -157,17 +196,24 @@ func (m *interceptors) createForeign(h *handle) (*held, error) {
 // remove ends a session for every later call. end is its Close, for sessions
 // that nobody else tears down.
 func (m *interceptors) remove(s ServerSession, end func() error) error {
+	_, err := m.end(s, end)
+	return err
+}
+
+// end is remove. It reports whether the session was not over before, as far as
+// the store can tell.
+func (m *interceptors) end(s ServerSession, end func() error) (ended bool, err error) {
+	defer contain(&err)
 	if m.store != nil {
-		if isOwn(s) {
-			return end()
+		if own, ok := s.(*statefulServerSession); ok {
+			own.close()
 		}
-		return m.store.removeSession(s)
+		return m.store.end(s.Token(), s)
 	}
-	var err error
 	if !s.Closed() {
 		err = end()
 	}
-	return errors.Join(err, m.manager.CloseSession(s))
+	return true, errors.Join(err, m.manager.CloseSession(s))
 }
 
 // fingerprint returns what stands for a token in errors and logs.

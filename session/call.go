@@ -89,8 +89,11 @@ func isOwn(s ServerSession) bool {
 	return own
 }
 
-// holdsUnsaid reports whether a session of a foreign type holds something, of
-// which it does not tell the store itself.
+// holdsUnsaid reports whether a session of a foreign type, or in a foreign store,
+// holds something, of which it does not tell the store itself.
 func holdsUnsaid(s ServerSession) bool {
-	return s != nil && !isOwn(s) && !s.Closed() && len(s.GetSessionOptions()) > 0
+	if own, ok := s.(*statefulServerSession); ok {
+		return own != nil && own.home.Load() == nil && own.holds()
+	}
+	return s != nil && !s.Closed() && len(s.GetSessionOptions()) > 0
 }

@@ -217,8 +217,14 @@ func (c *Carrier) ask(ctx context.Context) (who Principal, err error) {
 	if err == nil {
 		return who, expired(who)
 	}
-	if st, ok := status.FromError(err); ok && st.Code() != codes.OK {
-		return who, &callError{code: st.Code(), status: st} // the owner's own words
+	// The owner's own words are those of the status, not what is wrapped around it.
+	type withStatus interface{ GRPCStatus() *status.Status }
+	if said := withStatus(nil); errors.As(err, &said) && said.GRPCStatus().Code() != codes.OK {
+		e := &callError{code: said.GRPCStatus().Code(), status: said.GRPCStatus()}
+		if _, bare := err.(withStatus); !bare { //nolint:errorlint // what is around it is for the log
+			e.cause = err
+		}
+		return who, e
 	}
 	return who, &callError{code: codes.Unauthenticated, text: "the call could not be authenticated", reason: "SESSION_UNAUTHENTICATED", cause: err}
 }

@@ -150,17 +150,38 @@ func (t *tellings) tell(d deadToken, acknowledges bool, now time.Time) bool {
 }
 
 // deleting notes that the client is about to be told to drop the cookie of a
-// session that it has closed. False: it was before. From now on, nothing that
-// comes with that cookie may get a session, whose cookie the deletion would
-// take along, until every reply that is under way has arrived.
+// session that it has closed. False: it was a short while ago. From now on,
+// nothing that comes with that cookie may get a session, whose cookie the
+// deletion would take along, until every reply that is under way has arrived.
 func (t *tellings) deleting(mark layover.Fingerprint, now time.Time) (first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if was := t.get(mark); was != nil && was.deleted {
+	if t.deletes(mark, now) {
 		return false
 	}
 	t.set(mark, telling{since: now, deleted: true})
 	return true
+}
+
+// deleted reports whether the client was told to drop the cookie a short while
+// ago.
+func (t *tellings) deleted(mark layover.Fingerprint, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.deletes(mark, now)
+}
+
+func (t *tellings) deletes(mark layover.Fingerprint, now time.Time) bool {
+	was := t.get(mark)
+	return was != nil && was.deleted && now.Before(was.since.Add(t.window))
+}
+
+// spare undoes deleting. The client, which wanted to close the session, knows of
+// its end.
+func (t *tellings) spare(mark layover.Fingerprint, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.set(mark, telling{since: now, acknowledged: true})
 }
 
 // acknowledge notes that the client knows of the end of its session.

@@ -149,6 +149,7 @@ func (e *callError) explain(full *layover.FullError) {
 // notSaved says that what the handler did to the session did not last. It is
 // INTERNAL, since UNAVAILABLE would have clients run the statement again.
 func notSaved(err error) *callError {
+	err = harmless(err)
 	e := newCallError(err)
 	return &callError{code: codes.Internal, reason: "SESSION_NOT_SAVED", cause: err, sentinel: e.sentinel, metadata: e.metadata,
 		text: "the call was carried out, but its session could not be saved"}

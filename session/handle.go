@@ -31,6 +31,7 @@ type handle struct {
 	rare   *rare
 	closed bool // the handler closed it
 	ended  bool // the call has
+	runs   bool // the handler does, or it has not returned but panicked
 	brief  bool // a session that is made ends with the call, which needs none; set before the handler starts
 
 	first held // here, so that it needs no memory of its own
@@ -67,6 +68,7 @@ type held struct {
 	other   SessionLease            // in another one that has leases
 	cookie  bool                    // the client knows it by one
 	fresh   bool                    // made by this call
+	dropped atomic.Bool             // the client was told to drop its cookie, by this call
 }
 
 // release gives the lease back, after having told the store what a session of a
@@ -191,42 +193,61 @@ func (h *handle) Close() error {
 	return h.discard(l, l.session.Close)
 }
 
-// discard ends a session, and has the client drop its cookie.
+// discard ends a session, and has the client drop its cookie. If it was over
+// already, the client may have a newer cookie, and nothing is said.
 func (h *handle) discard(l *held, end func() error) (err error) {
 	defer contain(&err)
-	line, deletes := h.deletion(l)
-	mark := h.m.fingerprint(l.session.Token())
-	if deletes && !h.m.stateless { // whose tokens are alike
+	line, unique, deletes := h.deletion(l)
+	if deletes && unique {
+		mark := h.m.fingerprint(l.session.Token())
 		// First this: what comes with that cookie from now on gets no new one, which
 		// the deletion would take along.
 		deletes = h.m.tellings.deleting(mark, time.Now())
-	}
-	if err := h.m.remove(l.session, end); err != nil {
-		if deletes && !h.m.stateless {
+		ended, err := h.m.end(l.session, end)
+		err = harmless(err)
+		switch {
+		case err != nil && deletes:
 			h.m.tellings.forget(mark)
+		case !ended && deletes:
+			h.m.tellings.spare(mark, time.Now())
+			deletes = false
 		}
-		return err
+		if err != nil {
+			return err
+		}
+	} else if err := h.m.remove(l.session, end); err != nil {
+		return harmless(err)
 	}
 	if deletes {
-		h.setCookie(line)
+		h.m.warnOfPlaintext(h.base)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if l.dropped.Store(true); h.live.Load() == l { // or Begin has announced another one since
+			h.sendCookie(line)
+		}
 	}
 	return nil
 }
 
 // deletion returns the cookie that has the client drop its one, if there is any
-// need.
-func (h *handle) deletion(l *held) (line string, needed bool) {
+// need. It is unique if no other session has the same.
+func (h *handle) deletion(l *held) (line string, unique, needed bool) {
 	if h.m.own != nil {
 		if h.m.config.policy == RenewDead {
-			return "", false // its successors may have cookies already
+			return "", true, false // its successors may have cookies already
 		}
-		return h.m.cookie + "=; Max-Age=0", l.cookie
+		return h.m.cookie + "=; Max-Age=0", true, l.cookie
 	}
 	c, err := CreateCookieForSession(l.session)
 	if err != nil {
-		return "", false
+		return "", false, false
 	}
-	return c.Name + "=; Max-Age=0", hasCookie(incomingCookies(h.base, c.Name), c) || l.fresh
+	sent := incomingCookies(h.base, c.Name)
+	line = c.Name + "=; Max-Age=0"
+	if c.Name == StatelessSessionCookieName { // the token of a session that is closed is not what it was
+		return line, false, len(sent) > 0 || l.fresh
+	}
+	return line, true, hasCookie(sent, c) || l.fresh
 }
 
 // fail has the call fail, for the first of several reasons. That the handler has
@@ -255,14 +276,16 @@ func (h *handle) ensure(holds bool) (ServerSession, error) {
 		}
 		if wait != nil {
 			<-wait
+		}
+		if done == nil {
 			continue
 		}
-		return h.make(done, func() (*held, error) { return h.m.create(h, h.principal(), holds) })
+		return h.make(done, func() (*held, error) { return h.m.share(h, h.principal(), holds) })
 	}
 }
 
 // begin lets one goroutine at a time make a session: for that one, done is not
-// nil; the others wait.
+// nil; the others wait, if wait is not nil.
 func (h *handle) begin(anew bool) (done, wait chan struct{}, _ error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -273,6 +296,8 @@ func (h *handle) begin(anew bool) (done, wait chan struct{}, _ error) {
 		return nil, h.rare.making, nil
 	case h.closed && !anew:
 		return nil, nil, errClosed
+	case !anew && h.live.Load() != nil:
+		return nil, nil, nil // somebody has made one since we looked
 	}
 	h.closed = false
 	h.rare.making = make(chan struct{})
@@ -289,7 +314,11 @@ func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerS
 	}()
 	l, err := create()
 	if err != nil {
-		return nil, err
+		return nil, harmless(err)
+	}
+	line := h.newCookie(l)
+	if line != "" {
+		h.m.warnOfPlaintext(h.base)
 	}
 	h.mu.Lock()
 	var late error
@@ -303,24 +332,24 @@ func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerS
 			h.rare.former = append(h.rare.former, old)
 		}
 		h.live.Store(l)
+		if line != "" { // under the mutex, lest the call ends or the session is closed in between
+			h.sendCookie(line)
+		}
 	}
 	h.mu.Unlock()
 	if late != nil { // nobody will ever have it
 		return nil, errors.Join(late, h.m.remove(l.session, l.session.Close), l.release())
 	}
-	if !h.brief {
-		h.announceNew(l)
-	}
 	return l.session, nil
 }
 
-// announceNew tells the client by which cookie it finds a new session: in the
-// header, if that has not left, as Java and .NET clients read no trailers of
-// calls that succeed.
-func (h *handle) announceNew(l *held) {
-	if h.m.own != nil && l.cookie { // other managers' may change until the header leaves
-		h.setCookie(h.m.cookie + "=" + cookieText(l.session.Token()))
+// newCookie returns the cookie by which the client finds a new session; empty: it
+// needs none, or not yet.
+func (h *handle) newCookie(l *held) string {
+	if h.brief || h.m.own == nil || !l.cookie { // other managers' may change until the header leaves
+		return ""
 	}
+	return h.m.cookie + "=" + cookieText(l.session.Token())
 }
 
 // cookieText is a token as it stands in a Set-Cookie header: in quotes if it
@@ -363,6 +392,12 @@ func (h *handle) announce() (err error) {
 // left. Outside a real call there is no stream to send it on, which is no error.
 func (h *handle) setCookie(line string) {
 	h.m.warnOfPlaintext(h.base)
+	h.sendCookie(line)
+}
+
+// sendCookie is setCookie without the warning. Java and .NET clients read no
+// trailers of calls that succeed, so it prefers the header.
+func (h *handle) sendCookie(line string) {
 	md := metadata.Pairs("set-cookie", line)
 	if grpc.SetHeader(h.base, md) != nil {
 		_ = grpc.SetTrailer(h.base, md)
@@ -372,6 +407,7 @@ func (h *handle) setCookie(line string) {
 // complete settles the session when the handler has returned, and returns the
 // error of the call.
 func (h *handle) complete(err error) error {
+	h.runs = false
 	h.mu.Lock()
 	h.ended = true
 	var failure error
@@ -422,7 +458,7 @@ func (h *handle) settle() (err error) {
 	case closed:
 		return nil
 	case l.session.Closed():
-		if h.m.store != nil && !same(h.m.store.peek(l.session.Token()), l.session) {
+		if h.m.store != nil && !h.m.store.has(l.session) {
 			return nil // somebody else ended it
 		}
 		return h.discard(l, func() error { return nil })
@@ -435,6 +471,9 @@ func (h *handle) settle() (err error) {
 // release gives all leases back. It is the last that is done for a call, however
 // that ends.
 func (h *handle) release() {
+	if h.runs { // nobody gets the error of a call that panics, but its session is settled
+		_ = h.complete(nil)
+	}
 	h.mu.Lock()
 	h.ended = true
 	r := h.rare

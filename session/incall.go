@@ -7,9 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
+
+	"github.com/c8e4ff29/layover"
 )
 
 // Lookup returns the session of the call that ctx belongs to, if it has one.
@@ -47,7 +51,7 @@ func SetOption(ctx context.Context, name string, value *flight.SessionOptionValu
 		return err
 	}
 	if h, ok := s.(*handle); ok && value.GetOptionValue() != nil {
-		if _, err := h.ensure(true); err != nil {
+		if _, err := h.ensure(true); err != nil && !errors.Is(err, errClosed) {
 			return h.m.refusal(h.base, err)
 		}
 	}
@@ -107,7 +111,7 @@ func Acquire(ctx context.Context) (SessionLease, error) {
 func (m *interceptors) again(ctx context.Context, s ServerSession) (_ SessionLease, err error) {
 	defer contain(&err)
 	if m.own == nil {
-		return &unguarded{session: s}, nil
+		return &unguarded{m: m, session: s}, nil
 	}
 	found, l, err := m.own.lookup(ctx, s.Token())
 	switch {
@@ -116,7 +120,7 @@ func (m *interceptors) again(ctx context.Context, s ServerSession) (_ SessionLea
 	case err != nil:
 		return nil, m.own.failed(err, s.Token())
 	case l == nil:
-		return &unguarded{session: s}, nil
+		return &unguarded{m: m, session: s}, nil
 	case !same(found, s):
 		l.Release()
 		return nil, ErrNoSession
@@ -127,7 +131,13 @@ func (m *interceptors) again(ctx context.Context, s ServerSession) (_ SessionLea
 // unguarded is a lease where there are none.
 type unguarded struct {
 	unleased
+	m       *interceptors
 	session ServerSession
+}
+
+// Format prints a fingerprint under every verb.
+func (u *unguarded) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "lease of session %s", u.m.fingerprint(tokenOf(u.session)))
 }
 
 // Session returns the session.
@@ -195,13 +205,9 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 			<-wait
 			continue
 		}
-		return h.make(done, func() (*held, error) {
-			if by != nil {
-				if err := h.m.evict(h.base, by.id); err != nil {
-					return nil, err
-				}
-			}
-			l, err := h.m.create(h, by, false)
+		return h.make(done, func() (_ *held, err error) {
+			defer contain(&err)
+			l, err := h.m.createAnew(h, by)
 			if err != nil {
 				return nil, err
 			}
@@ -209,12 +215,49 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 			if old == nil {
 				return l, nil
 			}
-			if err := h.m.remove(old.session, old.session.Close); err != nil {
+			if err := h.replace(old); err != nil {
 				return nil, errors.Join(err, h.m.remove(l.session, l.session.Close), l.release())
 			}
 			return l, nil
 		})
 	}
+}
+
+// replace ends the session that a new one of this call is to replace. If another
+// call has had the client drop its cookie, the deletion would take the new one
+// along.
+func (h *handle) replace(old *held) error {
+	if _, err := h.m.end(old.session, old.session.Close); err != nil {
+		return err
+	}
+	if !old.cookie || old.dropped.Load() {
+		return nil
+	}
+	mark := h.m.fingerprint(old.session.Token())
+	if !h.m.tellings.deleted(mark, time.Now()) {
+		return nil
+	}
+	return h.m.judge(h.base, deadToken{mark: mark, why: strings.ToUpper(layover.ReasonClosed.String()), held: true, cookie: true}, false)
+}
+
+// maxLogins is how often a login of a principal makes way for another one at the
+// same time.
+const maxLogins = 1000
+
+// createAnew makes a session, if a principal's, then in place of the one that it
+// has.
+func (m *interceptors) createAnew(h *handle, by *named) (l *held, err error) {
+	for range maxLogins {
+		if by != nil {
+			if err := m.evict(h.base, by.id); err != nil {
+				return nil, err
+			}
+		}
+		if l, err = m.create(h, by, false); by == nil || !errors.Is(err, errTaken) {
+			break
+		}
+	}
+	return l, err
 }
 
 // evict ends the session under an ID, if there is one.

@@ -5,6 +5,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -126,6 +127,7 @@ func (m *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 	if ctx, err = h.context(ctx, ""); err != nil {
 		return nil, m.refusal(ctx, err)
 	}
+	h.runs = true
 	res, err = handler(ctx, req)
 	return res, h.complete(err)
 }
@@ -149,7 +151,7 @@ func (m *interceptors) stream(srv any, stream grpc.ServerStream, info *grpc.Stre
 	h.m, h.base = m, ctx
 	defer h.release()
 	err := h.open(ctx)
-	if info.FullMethod == handshakeMethod {
+	if info.FullMethod == handshakeMethod && !errors.Is(err, errPlaintext) {
 		return c.handshake(srv, handler)
 	}
 	if err != nil {
@@ -157,20 +159,50 @@ func (m *interceptors) stream(srv any, stream grpc.ServerStream, info *grpc.Stre
 	}
 	if info.FullMethod == doActionMethod {
 		c.undecided = true
-		c.ctx = h.share(ctx)
+		if c.ctx = h.share(ctx); m.eager {
+			c.ctx = &lateContext{Context: c.ctx}
+		}
 	} else if err := c.start(""); err != nil {
 		return m.refusal(ctx, err)
 	}
+	h.runs = true
 	return h.complete(handler(srv, c))
 }
 
 // start decides about the call and gives it its context.
-func (c *streamCall) start(action string) (err error) {
-	if err = c.handle.decide(action); err == nil && (c.ctx == nil || c.handle.m.eager) {
-		c.ctx, err = c.handle.context(c.handle.base, action)
+func (c *streamCall) start(action string) error {
+	if err := c.handle.decide(action); err != nil || c.ctx != nil && !c.handle.m.eager {
+		return err
 	}
-	return err
+	ctx, err := c.handle.context(c.handle.base, action)
+	if err != nil {
+		return err
+	}
+	if late, ok := c.ctx.(*lateContext); ok {
+		late.now.Store(&ctx)
+	} else {
+		c.ctx = ctx
+	}
+	return nil
 }
+
+// lateContext has the session only when the type of the action is known. By then
+// others may have made contexts from it.
+type lateContext struct {
+	context.Context
+	now atomic.Pointer[context.Context]
+}
+
+// Value returns what the context has by now.
+func (c *lateContext) Value(key any) any {
+	if now := c.now.Load(); now != nil {
+		return (*now).Value(key)
+	}
+	return c.Context.Value(key)
+}
+
+// String keeps to what contexts print of themselves.
+func (c *lateContext) String() string { return fmt.Sprint(c.Context) }
 
 // Context returns the context of the handler.
 func (c *streamCall) Context() context.Context { return c.ctx }
@@ -223,6 +255,6 @@ func (c *streamCall) handshake(srv any, handler grpc.StreamHandler) error {
 			h.m.tellings.acknowledge(d.mark, time.Now())
 		}
 	}
-	c.ctx = context.WithValue(h.base, handleKey{}, h)
+	c.ctx = context.WithValue(h.strip(h.base), handleKey{}, h)
 	return h.complete(handler(srv, c))
 }

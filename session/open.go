@@ -168,16 +168,17 @@ func (h *handle) decide(action string) error {
 	if h.live.Load() != nil {
 		return nil
 	}
-	for _, d := range h.brought() {
+	var refusal error
+	for _, d := range h.brought() { // all of them: one window must do for all
 		if action == flight.CloseSessionActionType {
 			h.forgo(d)
 			continue
 		}
-		if err := h.m.judge(h.base, d, action == flight.SetSessionOptionsActionType); err != nil {
-			return err
+		if err := h.m.judge(h.base, d, action == flight.SetSessionOptionsActionType); refusal == nil {
+			refusal = err
 		}
 	}
-	return nil
+	return refusal
 }
 
 // forgo lets a client close a session that has ended.

@@ -22,14 +22,20 @@ import (
 )
 
 // reporter tells the operator what is kept from the client, at most one line a
-// second for each gRPC code. It is safe for concurrent use.
+// second for each level and gRPC code. It is safe for concurrent use.
 type reporter struct {
 	logger  *slog.Logger
 	cookies []string // names of the cookies whose values are secret
 	headers []string // the same of metadata headers
 
 	mu    sync.Mutex
-	lines map[codes.Code]*logLine
+	lines map[lineKey]*logLine
+}
+
+// lineKey keeps what clients can bring about from hiding what has failed.
+type lineKey struct {
+	level slog.Level
+	code  codes.Code
 }
 
 type logLine struct {
@@ -38,7 +44,7 @@ type logLine struct {
 }
 
 func newReporter(l *slog.Logger) *reporter {
-	return &reporter{logger: l, lines: make(map[codes.Code]*logLine),
+	return &reporter{logger: l, lines: make(map[lineKey]*logLine),
 		cookies: []string{StatefulSessionCookieName, StatelessSessionCookieName}}
 }
 
@@ -60,7 +66,7 @@ func (r *reporter) report(ctx context.Context, s ServerSession, what string, err
 		r.log(ctx, slog.LevelError, e.code, what, append(attrs, slog.String("error", text))...)
 	}()
 	text = r.scrub(ctx, s, err)
-	return newCallError(err)
+	return newCallError(harmless(err))
 }
 
 // scrub returns the error's text without the tokens of the call: foreign code
@@ -106,7 +112,7 @@ const minSecret = 8 // bytes
 
 // log writes at most one line a second for each code.
 func (r *reporter) log(ctx context.Context, level slog.Level, code codes.Code, what string, attrs ...slog.Attr) {
-	n := r.count(code)
+	n := r.count(lineKey{level, code})
 	if n == 0 {
 		return
 	}
@@ -116,13 +122,13 @@ func (r *reporter) log(ctx context.Context, level slog.Level, code codes.Code, w
 
 // count returns for how many occurrences a line now stands, zero if one was
 // written less than a second ago.
-func (r *reporter) count(code codes.Code) int {
+func (r *reporter) count(key lineKey) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := r.lines[code]
+	l := r.lines[key]
 	if l == nil {
 		l = new(logLine)
-		r.lines[code] = l
+		r.lines[key] = l
 	}
 	l.skipped++
 	n, now := l.skipped, time.Now()
@@ -135,6 +141,7 @@ func (r *reporter) count(code codes.Code) int {
 
 // refusal returns what the client learns of an error, and logs what it does not.
 func (m *interceptors) refusal(ctx context.Context, err error) error {
+	err = harmless(err)
 	if e := (*callError)(nil); errors.As(err, &e) && e.cause == nil {
 		return e // all of it is meant for the client
 	}
@@ -144,6 +151,20 @@ func (m *interceptors) refusal(ctx context.Context, err error) error {
 	}
 	return m.reporter.report(ctx, nil, "layover: a call gets no session", err, attrs...)
 }
+
+// harmless returns err, or another error if its own methods panic when somebody
+// looks for a cause in it.
+func harmless(err error) (safe error) {
+	defer func() {
+		if recover() != nil {
+			safe = errors.New("session: an error whose own methods panic")
+		}
+	}()
+	_, _ = errors.Is(err, errNowhere), errors.As(err, new(*callError))
+	return err
+}
+
+var errNowhere = errors.New("session: no error is this one")
 
 // holders are who has most of a store. They are looked for only if a line is
 // written, as that looks at every source.

@@ -114,6 +114,13 @@ func (s *ExpiringSessionStore) peek(id string) ServerSession {
 	return r.ServerSession
 }
 
+// has reports whether this very session is live, as far as it can be told from
+// another one with its token.
+func (s *ExpiringSessionStore) has(session ServerSession) bool {
+	there := s.peek(session.Token())
+	return there != nil && (same(there, session) || !reflect.ValueOf(session).Comparable())
+}
+
 // Put stores a session under its token. If it is there already, that is a
 // touch; if another session is, that one ends, see [layover.Store.Put]. A
 // session that was closed, or one of this package's that has left the store,
@@ -243,10 +250,25 @@ func (s *ExpiringSessionStore) Remove(id string) error {
 // removeSession ends this very session, not one that has its ID by now, as far
 // as the two can be told apart.
 func (s *ExpiringSessionStore) removeSession(session ServerSession) error {
-	if !reflect.ValueOf(session).Comparable() {
-		return s.Remove(session.Token())
+	return s.removeFrom(session.Token(), session)
+}
+
+// removeFrom is removeSession of one that was filed under id, whatever its token
+// is by now.
+func (s *ExpiringSessionStore) removeFrom(id string, session ServerSession) error {
+	_, err := s.end(id, session)
+	return err
+}
+
+// end ends this very session, and reports whether it was not over already.
+func (s *ExpiringSessionStore) end(id string, session ServerSession) (ended bool, _ error) {
+	var err error
+	if reflect.ValueOf(session).Comparable() {
+		err = s.store.CompareAndRemove(id, resident{session})
+	} else {
+		err = s.store.Remove(id)
 	}
-	return gone(s.store.CompareAndRemove(session.Token(), resident{session}))
+	return err == nil, gone(err)
 }
 
 // gone turns errors that mean that a session is gone into success.
