@@ -118,7 +118,7 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 		if err := expired(by.who); err != nil { // since the call began
 			return nil, err
 		}
-		origin.Source, origin.Expires = by.who.Name, by.who.Expires
+		origin.Source, origin.Expires = "principal "+by.who.Name, by.who.Expires
 		if l.session, l.other, err = m.own.create(h.base, origin, &namedFactory{by}); err != nil {
 			return nil, err
 		}

@@ -36,7 +36,7 @@ const (
 type Principal struct {
 	// Name is who calls: a user, a service. Empty: nobody in particular, and the
 	// carrier finds no session. Sessions of one principal count as of one source,
-	// see [layover.Origin].
+	// "principal " and the name, see [layover.Origin].
 	Name string
 
 	// Key tells apart the sessions of one principal: a bearer token, the ID of a
@@ -221,7 +221,7 @@ func (c *Carrier) ask(ctx context.Context) (who Principal, err error) {
 	type withStatus interface{ GRPCStatus() *status.Status }
 	if said := withStatus(nil); errors.As(err, &said) && said.GRPCStatus().Code() != codes.OK {
 		e := &callError{code: said.GRPCStatus().Code(), status: said.GRPCStatus()}
-		if _, bare := err.(withStatus); !bare { //nolint:errorlint // what is around it is for the log
+		if _, bare := err.(withStatus); !bare { // what is around it is for the log
 			e.cause = err
 		}
 		return who, e

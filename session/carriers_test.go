@@ -106,7 +106,7 @@ func TestASessionByPrincipalBelongsToIt(t *testing.T) {
 		t.Errorf("the store's key is %q", saw)
 	}
 	for info := range store.All() {
-		if info.Source != "alice" {
+		if info.Source != "principal alice" {
 			t.Errorf("source %q", info.Source)
 		}
 	}

@@ -112,7 +112,7 @@ type tellings struct {
 type telling struct {
 	since        time.Time
 	acknowledged bool
-	deleted      bool // the client was told to drop the cookie
+	deleted      bool // the client was told to drop the cookie, or got another one in its place
 }
 
 const (
@@ -163,12 +163,11 @@ func (t *tellings) deleting(mark layover.Fingerprint, now time.Time) (first bool
 	return true
 }
 
-// deleted reports whether the client was told to drop the cookie a short while
-// ago.
-func (t *tellings) deleted(mark layover.Fingerprint, now time.Time) bool {
+// knows reports whether anybody was told of this token.
+func (t *tellings) knows(mark layover.Fingerprint) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.deletes(mark, now)
+	return t.get(mark) != nil
 }
 
 func (t *tellings) deletes(mark layover.Fingerprint, now time.Time) bool {

@@ -190,7 +190,13 @@ func (h *handle) Close() error {
 	if again || l == nil {
 		return nil
 	}
-	return h.discard(l, l.session.Close)
+	err := h.discard(l, l.session.Close)
+	if err != nil { // the handler may try again
+		h.mu.Lock()
+		h.closed = false
+		h.mu.Unlock()
+	}
+	return err
 }
 
 // discard ends a session, and has the client drop its cookie. If it was over
@@ -201,8 +207,9 @@ func (h *handle) discard(l *held, end func() error) (err error) {
 	if deletes && unique {
 		mark := h.m.fingerprint(l.session.Token())
 		// First this: what comes with that cookie from now on gets no new one, which
-		// the deletion would take along.
-		deletes = h.m.tellings.deleting(mark, time.Now())
+		// the deletion would take along. A store that is not ours cannot tell whether
+		// the session was over already; then somebody may have been told so.
+		deletes = (h.m.store != nil || !h.m.tellings.knows(mark)) && h.m.tellings.deleting(mark, time.Now())
 		ended, err := h.m.end(l.session, end)
 		err = harmless(err)
 		switch {

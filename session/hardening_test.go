@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -604,11 +605,15 @@ func TestGoroutinesOfOneCallLeaveNothing(t *testing.T) {
 				func() { _, _ = session.Lookup(ctx); _ = s.Closed(); _ = s.GetSessionOptions() },
 			} {
 				left.Go(func() {
-					time.Sleep(time.Duration(i%3) * 50 * time.Microsecond)
+					for range i % 3 * 20 {
+						runtime.Gosched()
+					}
 					do()
 				})
 			}
-			time.Sleep(50 * time.Microsecond)
+			for range 20 {
+				runtime.Gosched()
+			}
 			return nil
 		},
 	}})
@@ -626,7 +631,7 @@ func TestGoroutinesOfOneCallLeaveNothing(t *testing.T) {
 			if in.Leases != 0 {
 				t.Fatalf("call %d: %d leases", i, in.Leases)
 			}
-			if in.Source != "alice" && (id == "" || in.Fingerprint != store.Fingerprint(id)) {
+			if in.Source != "principal alice" && (id == "" || in.Fingerprint != store.Fingerprint(id)) {
 				known := -1
 				for at, line := range append(r.header, r.trailer...) {
 					if store.Fingerprint(token(line)) == in.Fingerprint {
@@ -720,5 +725,102 @@ func TestGoroutinesOfOneCallNeverGetTwoSessions(t *testing.T) {
 	}
 	if st := store.Stats(); st.Created != calls {
 		t.Errorf("%d calls made %d sessions", calls, st.Created)
+	}
+}
+
+// Whoever still comes with the cookie that a login has replaced gets no new one,
+// which would take the place of the login's, even if nothing was lost.
+func TestAReplacedCookieGetsNoSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := shortLived(t)
+		e := serveEdgeInBubble(t, edge(store), &sqlServer{statements: map[string]statement{
+			"ensure": func(ctx context.Context, _ session.ServerSession) error { _, err := session.Ensure(ctx); return err },
+			"LOGIN":  func(ctx context.Context, _ session.ServerSession) error { _, err := session.Begin(ctx); return err },
+		}})
+		c := e.client()
+		old := c.must(info("ensure")).cookie(t)
+		fresh := c.must(info("LOGIN"), old).cookie(t)
+		for _, do := range []call{info("ensure"), setOption("schema", "x"), scan("")} {
+			wantLost(t, store, old, c.do(do, old), "CLOSED")
+		}
+		c.must(setOption("schema", "x"), fresh)
+		wait(session.DefaultTellWindow)
+		c.must(setOption("schema", "x"), old).cookie(t)
+	})
+}
+
+// A store that is not ours cannot tell whether a session was over when it was
+// closed. If anybody was told so, there may be a newer cookie, and nothing is
+// deleted.
+func TestOverAPlainStoreNothingIsDeletedOfWhichSomebodyWasTold(t *testing.T) {
+	store := apache.NewSessionStore()
+	gate, running := make(chan struct{}), make(chan struct{})
+	e := serveEdge(t, edge(store), &sqlServer{statements: map[string]statement{
+		"close late": func(_ context.Context, s session.ServerSession) error {
+			close(running)
+			<-gate
+			return s.Close()
+		},
+	}})
+	c := e.client()
+	cookie := c.must(setOption("schema", "x")).cookie(t)
+	done := c.start(info("close late"), cookie)
+	<-running
+	if err := store.Remove(token(cookie)); err != nil {
+		t.Fatal(err)
+	}
+	if why, _ := reason(c.do(info(""), cookie).err); why != "SESSION_UNKNOWN" {
+		t.Errorf("reason %q", why)
+	}
+	close(gate)
+	if r := <-done; r.header != nil || r.trailer != nil || r.err != nil {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What fails to close can be closed again.
+func TestACloseThatFailsCanBeRepeated(t *testing.T) {
+	fails := true
+	store := &fakeStore{remove: func(string) error {
+		if fails {
+			return errors.New("not now")
+		}
+		return nil
+	}}
+	e := serveEdge(t, edge(store), &sqlServer{statements: map[string]statement{
+		"close": func(_ context.Context, s session.ServerSession) error {
+			s.SetSessionOption("schema", text("x"))
+			if s.Close() == nil || s.Closed() && fails == false {
+				return errors.New("the first Close went through")
+			}
+			fails = false
+			return s.Close()
+		},
+	}})
+	e.client().must(info("close"))
+}
+
+// A generator of one's own makes no IDs that look like those of principals,
+// whom nobody finds by cookie.
+func TestAGeneratorMakesNoIDsOfPrincipals(t *testing.T) {
+	factory := session.NewSessionFactory(func() string { return "p:123" })
+	manager := session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithFactory(factory))
+	c := serveEdge(t, session.NewServerMiddleware(manager, session.WithLogger(nil)), nil).client()
+	if r := c.do(setOption("schema", "x")); status.Code(r.err) != codes.Internal {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A bearer that a failing PrincipalFunc quotes is not in the log.
+func TestTheLogHasNoBearer(t *testing.T) {
+	var log logBuffer
+	middleware := edge(newStore(t), session.WithLogger(log.logger()), session.WithCarriers(session.ByPrincipal(func(ctx context.Context) (session.Principal, error) {
+		bearer, _ := strings.CutPrefix(metadata.ValueFromIncomingContext(ctx, "authorization")[0], "Bearer ")
+		return session.Principal{}, fmt.Errorf("introspecting %q: no answer", bearer)
+	})))
+	c := serveEdge(t, middleware, nil).client()
+	r := c.do(with(info(""), "authorization", "Bearer 0123456789abcdef"))
+	if status.Code(r.err) != codes.Unauthenticated || !strings.Contains(log.String(), "no answer") || strings.Contains(log.String()+r.err.Error(), "0123456789abcdef") {
+		t.Errorf("%v; the log: %s", r.err, log.String())
 	}
 }

@@ -223,21 +223,21 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 	}
 }
 
-// replace ends the session that a new one of this call is to replace. If another
-// call has had the client drop its cookie, the deletion would take the new one
-// along.
+// replace ends the session that a new one of this call is to replace. Whoever
+// still comes with the old cookie gets no new one, which would take the place of
+// this one's. If another call has had the client drop the old one, the deletion
+// would take the new one along.
 func (h *handle) replace(old *held) error {
-	if _, err := h.m.end(old.session, old.session.Close); err != nil {
-		return err
-	}
-	if !old.cookie || old.dropped.Load() {
-		return nil
-	}
 	mark := h.m.fingerprint(old.session.Token())
-	if !h.m.tellings.deleted(mark, time.Now()) {
-		return nil
+	replaces := old.cookie && !old.dropped.Load() && h.m.config.policy != RenewDead
+	if replaces && !h.m.tellings.deleting(mark, time.Now()) {
+		return h.m.judge(h.base, deadToken{mark: mark, why: strings.ToUpper(layover.ReasonClosed.String()), held: true, cookie: true}, false)
 	}
-	return h.m.judge(h.base, deadToken{mark: mark, why: strings.ToUpper(layover.ReasonClosed.String()), held: true, cookie: true}, false)
+	_, err := h.m.end(old.session, old.session.Close)
+	if err != nil && replaces {
+		h.m.tellings.forget(mark)
+	}
+	return err
 }
 
 // maxLogins is how often a login of a principal makes way for another one at the

@@ -45,7 +45,8 @@ type logLine struct {
 
 func newReporter(l *slog.Logger) *reporter {
 	return &reporter{logger: l, lines: make(map[lineKey]*logLine),
-		cookies: []string{StatefulSessionCookieName, StatelessSessionCookieName}}
+		cookies: []string{StatefulSessionCookieName, StatelessSessionCookieName},
+		headers: []string{"authorization", "auth-token-bin"}}
 }
 
 // contain turns a panic of foreign code into an error.
@@ -84,6 +85,8 @@ func (r *reporter) scrub(ctx context.Context, s ServerSession, err error) string
 	for _, name := range r.headers {
 		for _, v := range metadata.ValueFromIncomingContext(ctx, name) {
 			text = withoutToken(text, v, "[key]")
+			_, credential, _ := strings.Cut(v, " ") // of an authorization
+			text = withoutToken(text, credential, "[key]")
 		}
 	}
 	if s != nil {

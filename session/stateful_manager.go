@@ -91,7 +91,11 @@ func (m *StatefulServerSessionManager) create(ctx context.Context, origin layove
 		if isNil(s) {
 			return nil, nil, errors.New("session: the factory returned no session")
 		}
-		if _, err := CreateCookieForSession(s); err != nil {
+		_, err = CreateCookieForSession(s)
+		if _, named := factory.(*namedFactory); err == nil && !named && isDerived(s.Token()) {
+			err = fmt.Errorf("session: the factory returned an ID that begins with %q, as those of principals do", derivedPrefix)
+		}
+		if err != nil {
 			return nil, nil, errors.Join(err, s.Close())
 		}
 		l, err := m.add(ctx, s, origin)

@@ -84,8 +84,9 @@ const (
 )
 
 // recognise tells where a token comes from. Without a shared key the MAC of
-// another process cannot be checked; then an older boot must do, and who makes
-// one up deceives nobody but itself.
+// another process cannot be checked; then its form must do, and that its boot is
+// not of the future, beyond what clocks may differ by. Who makes one up deceives
+// nobody but itself.
 func (m *mint) recognise(token string) origin {
 	var t [tokenSize]byte
 	if len(token) != base64.RawURLEncoding.EncodedLen(tokenSize) {
@@ -104,11 +105,16 @@ func (m *mint) recognise(token string) origin {
 		return otherBoot
 	case m.shared || own:
 		return garbage
-	case bytes.Compare(t[:4], m.boot[:4]) <= 0:
+	}
+	if boot := int64(binary.BigEndian.Uint32(t[:])); boot <= int64(binary.BigEndian.Uint32(m.boot[:]))+maxClockSkew {
 		return otherBoot
 	}
 	return garbage
 }
+
+// maxClockSkew is by how much the clock of an earlier process may have been
+// ahead, in seconds.
+const maxClockSkew = 24 * 60 * 60
 
 // derivedPrefix begins the IDs of sessions that belong to a principal. They are
 // found by what a call proves, never by who knows them.

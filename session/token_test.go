@@ -16,7 +16,7 @@ func TestMintKnowsItsTokensFromGarbage(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	key := []byte("0123456789abcdef")
 	before, m, other := newMint(key, now.Add(-time.Hour)), newMint(key, now), newMint([]byte("another key of 1"), now)
-	random, later := newMint(nil, now), newMint(nil, now.Add(time.Hour))
+	random, later := newMint(nil, now), newMint(nil, now.Add(25*time.Hour))
 	for name, c := range map[string]struct {
 		mint  *mint
 		token string
@@ -28,6 +28,7 @@ func TestMintKnowsItsTokensFromGarbage(t *testing.T) {
 		"random key, own":                   {random, random.new(), ownBoot},
 		"random key, earlier process":       {later, random.new(), otherBoot},
 		"random key, process of the future": {random, later.new(), garbage},
+		"random key, clock set back":        {random, newMint(nil, now.Add(time.Hour)).new(), otherBoot},
 		"empty":                             {m, "", garbage},
 		"a principal's":                     {m, m.derive("principal", "a", "b"), garbage},
 	} {
