@@ -56,12 +56,15 @@ func (m *interceptors) acquireResident(id string, l *held) (err error) {
 // usable reports whether the session that was leased is not closed. If it is, or
 // that cannot be told, the lease is given back.
 func (l *held) usable() (yes bool) {
+	l.session = l.lease.Session().ServerSession
+	if own, ok := l.session.(*statefulServerSession); ok && !own.Closed() {
+		return true
+	}
 	defer func() { // also if it panics
 		if !yes {
 			l.lease.Release()
 		}
 	}()
-	l.session = l.lease.Session().ServerSession
 	return !l.session.Closed()
 }
 
@@ -179,7 +182,7 @@ var errAnonymous = &callError{code: codes.Unauthenticated, reason: "SESSION_ANON
 	text: "a session needs a principal here, and the call has none"}
 
 func (m *interceptors) createForeign(h *handle) (*held, error) {
-	ctx := context.WithValue(h.base, callKey{}, h.rare.rec)
+	ctx := context.WithValue(h.base, callKey{}, h.rare.Load().rec)
 	s, err := m.manager.CreateSession(ctx)
 	if err == nil && isNil(s) {
 		err = errors.New("session: the manager created a session that is nil")

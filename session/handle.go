@@ -28,11 +28,11 @@ type handle struct {
 	live atomic.Pointer[held]
 
 	mu     sync.Mutex
-	rare   *rare
-	closed bool // the handler closed it
-	ended  bool // the call has
-	runs   bool // the handler does, or it has not returned but panicked
-	brief  bool // a session that is made ends with the call, which needs none; set before the handler starts
+	rare   atomic.Pointer[rare]
+	closed atomic.Bool // the handler closed it; set under the mutex
+	ended  bool        // the call has
+	runs   bool        // the handler does, or it has not returned but panicked
+	brief  bool        // a session that is made ends with the call, which needs none; set before the handler starts
 
 	first held // here, so that it needs no memory of its own
 }
@@ -53,10 +53,10 @@ type rare struct {
 
 // more returns what few calls need. The caller holds the mutex.
 func (h *handle) more() *rare {
-	if h.rare == nil {
-		h.rare = new(rare)
+	if h.rare.Load() == nil {
+		h.rare.Store(new(rare))
 	}
-	return h.rare
+	return h.rare.Load()
 }
 
 var _ ServerSession = (*handle)(nil)
@@ -76,6 +76,10 @@ type held struct {
 func (l *held) release() (err error) {
 	if l.other != nil {
 		return release(l.other)
+	}
+	if isOwn(l.session) { // nothing foreign that could panic
+		l.lease.Release()
+		return nil
 	}
 	defer contain(&err)
 	defer l.lease.Release()
@@ -161,13 +165,11 @@ func (h *handle) EraseSessionOption(name string) {
 
 // Closed reports whether the session was closed, by whomever.
 func (h *handle) Closed() bool {
-	h.mu.Lock()
-	closed := h.closed
-	h.mu.Unlock()
-	if s := unwrap(h); s != nil && !closed {
-		return s.Closed()
+	if h.closed.Load() {
+		return true
 	}
-	return closed
+	s := unwrap(h)
+	return s != nil && s.Closed()
 }
 
 // Format prints a fingerprint under every verb: the ID is a secret.
@@ -183,8 +185,7 @@ func (h *handle) Format(f fmt.State, _ rune) {
 // its options until they have ended. Without a session there is nothing to do.
 func (h *handle) Close() error {
 	h.mu.Lock()
-	again := h.closed
-	h.closed = true
+	again := h.closed.Swap(true)
 	l := h.live.Load()
 	h.mu.Unlock()
 	if again || l == nil {
@@ -193,7 +194,7 @@ func (h *handle) Close() error {
 	err := h.discard(l, l.session.Close)
 	if err != nil { // the handler may try again
 		h.mu.Lock()
-		h.closed = false
+		h.closed.Store(false)
 		h.mu.Unlock()
 	}
 	return err
@@ -300,22 +301,22 @@ func (h *handle) begin(anew bool) (done, wait chan struct{}, _ error) {
 	case h.ended:
 		return nil, nil, ErrCallEnded
 	case h.more().making != nil:
-		return nil, h.rare.making, nil
-	case h.closed && !anew:
+		return nil, h.more().making, nil
+	case h.closed.Load() && !anew:
 		return nil, nil, errClosed
 	case !anew && h.live.Load() != nil:
 		return nil, nil, nil // somebody has made one since we looked
 	}
-	h.closed = false
-	h.rare.making = make(chan struct{})
-	return h.rare.making, nil, nil
+	h.closed.Store(false)
+	h.more().making = make(chan struct{})
+	return h.more().making, nil, nil
 }
 
 // make has a session made, outside of every lock.
 func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerSession, error) {
 	defer func() { // also if a factory ends its goroutine
 		h.mu.Lock()
-		h.rare.making = nil
+		h.more().making = nil
 		h.mu.Unlock()
 		close(done)
 	}()
@@ -332,11 +333,11 @@ func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerS
 	switch {
 	case h.ended:
 		late = ErrCallEnded
-	case h.closed:
+	case h.closed.Load():
 		late = errClosed
 	default:
 		if old := h.live.Load(); old != nil {
-			h.rare.former = append(h.rare.former, old)
+			h.more().former = append(h.more().former, old)
 		}
 		h.live.Store(l)
 		if line != "" { // under the mutex, lest the call ends or the session is closed in between
@@ -418,8 +419,8 @@ func (h *handle) complete(err error) error {
 	h.mu.Lock()
 	h.ended = true
 	var failure error
-	if h.rare != nil {
-		failure = h.rare.failure
+	if r := h.rare.Load(); r != nil {
+		failure = r.failure
 	}
 	h.mu.Unlock()
 	if failure != nil {
@@ -458,11 +459,8 @@ func (h *handle) settle() (err error) {
 	if l == nil || h.m.own != nil && isOwn(l.session) {
 		return nil
 	}
-	h.mu.Lock()
-	closed := h.closed
-	h.mu.Unlock()
 	switch {
-	case closed:
+	case h.closed.Load():
 		return nil
 	case l.session.Closed():
 		if h.m.store != nil && !h.m.store.has(l.session) {
@@ -481,15 +479,11 @@ func (h *handle) release() {
 	if h.runs { // nobody gets the error of a call that panics, but its session is settled
 		_ = h.complete(nil)
 	}
-	h.mu.Lock()
-	h.ended = true
-	r := h.rare
-	h.mu.Unlock()
 	var err error
 	if l := h.live.Load(); l != nil {
 		err = l.release()
 	}
-	if r != nil {
+	if r := h.rare.Load(); r != nil { // nobody adds to it any more
 		err = errors.Join(err, r.release())
 	}
 	if err != nil {

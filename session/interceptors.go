@@ -256,5 +256,6 @@ func (c *streamCall) handshake(srv any, handler grpc.StreamHandler) error {
 		}
 	}
 	c.ctx = context.WithValue(h.strip(h.base), handleKey{}, h)
+	h.runs = true
 	return h.complete(handler(srv, c))
 }

@@ -92,10 +92,10 @@ func (h *handle) bring(d deadToken) {
 func (h *handle) brought() []deadToken {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.rare == nil {
-		return nil
+	if r := h.rare.Load(); r != nil {
+		return r.dead
 	}
-	return h.rare.dead
+	return nil
 }
 
 // openCookie finds the session of the first known cookie. It reports whether
