@@ -48,6 +48,14 @@ type Principal struct {
 	Expires time.Time
 }
 
+// Format prints the name under every verb: the key may be secret.
+func (p Principal) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "principal %q", p.Name) }
+
+// MarshalText keeps the key out of structured logs, too.
+func (p Principal) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "principal %q", p.Name), nil
+}
+
 // PrincipalFunc returns what authentication has proved about the call that ctx
 // belongs to. It reads what an interceptor outside of this one has put into ctx,
 // such as [flight.AuthFromContext]; what it reads from metadata it must verify

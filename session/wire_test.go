@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"strings"
@@ -201,6 +202,21 @@ func TestNothingPrintsATokenUnderAnyVerb(t *testing.T) {
 	c.must(info("empty"))
 	if got := printed[0]; got != "no session yet" || store.Len() != 1 {
 		t.Errorf("an empty one prints as %q, %d sessions", got, store.Len())
+	}
+}
+
+// A principal prints without its key, which may be a bearer token, also in
+// structured logs.
+func TestAPrincipalPrintsWithoutItsKey(t *testing.T) {
+	p := session.Principal{Name: "alice", Key: "0123456789abcdef"}
+	var log logBuffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "who", p, "all", []session.Principal{p})
+	log.logger().Info("x", "who", p)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		_, _ = fmt.Fprintf(&log, verb+verb, p, &p)
+	}
+	if got := log.String(); strings.Contains(got, p.Key) || strings.Contains(got, fmt.Sprintf("%x", p.Key)) || !strings.Contains(got, "alice") {
+		t.Error(got)
 	}
 }
 
