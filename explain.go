@@ -99,6 +99,18 @@ func (s *Store[S]) remember(e *entry[S], st state, now time.Duration) {
 	ring.add(e.hash(), r)
 }
 
+// hold notes that a session held something after all: it has ended, but a call
+// that still used it put something into it.
+func (m *memory) hold(h idHash, id string, created time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.rings {
+		if r := m.rings[i].find(h, id); r != nil && r.created == min(created, r.at) { // and not another one with its ID
+			r.state |= holdsBit
+		}
+	}
+}
+
 // find returns the state in which the session with this ID ended, the last one if
 // there were several; zero if it is not known.
 func (m *memory) find(h idHash, id string) (st state) {

@@ -325,6 +325,9 @@ func (s *Store[S]) raise(e *entry[S], bit state) {
 	s.lock()
 	defer s.unlock()
 	if !e.flag(listed) {
+		if bit == holdsBit {
+			s.memory.hold(e.hash(), e.id(), e.created())
+		}
 		return
 	}
 	st := e.load()

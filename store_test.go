@@ -507,6 +507,44 @@ func TestNotFoundTellsWhetherTheSessionHeldSomething(t *testing.T) {
 	})
 }
 
+// Who still uses a session that has ended may tell that it holds something. That
+// is not told of another one that had its ID.
+func TestNotFoundTellsWhatARetiredSessionHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t)
+		held := func() bool {
+			var nf *NotFoundError
+			return errors.As(s.Touch("a"), &nf) && nf.Held && nf.Reason == ReasonClosed
+		}
+		for _, confirmed := range []bool{false, true} {
+			_, l := addLeased(t, s, "a")
+			if confirmed {
+				l.Confirm()
+			}
+			must(t, s.Remove("a"))
+			if held() {
+				t.Error("held something from the start")
+			}
+			l.Hold()
+			if ev, _ := s.Explain(s.Fingerprint("a")); !held() || !ev.Holds {
+				t.Errorf("confirmed %v: held nothing", confirmed)
+			}
+			l.Release()
+			pass(time.Second)
+		}
+		_, old := addLeased(t, s, "a")
+		must(t, s.Remove("a"))
+		pass(time.Second)
+		_, l := addLeased(t, s, "a")
+		l.Release()
+		must(t, s.Remove("a"))
+		if old.Hold(); held() {
+			t.Error("held what another one did")
+		}
+		old.Release()
+	})
+}
+
 // A lookup that finds an entry which has just ended tells what that one held.
 func TestNotFoundTellsWhatAnEntryHeldThatIsNotSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
