@@ -385,3 +385,28 @@ func TestNoStatementRunsInTheDefaultSchemaByABlindRetry(t *testing.T) {
 		}
 	})
 }
+
+// A call under which its session is killed goes on with the options that it had,
+// and not with the defaults.
+func TestNoStatementRunsInTheDefaultSchemaByAKill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := shortLived(t)
+		var read string
+		c := serveEdgeInBubble(t, edge(store), &sqlServer{statements: map[string]statement{
+			"killed": func(_ context.Context, s session.ServerSession) error {
+				if !store.Kill(store.Fingerprint(s.Token())) {
+					t.Error("nothing was killed")
+				}
+				synctest.Wait()
+				read = s.GetSessionOption("schema").GetStringValue()
+				return nil
+			},
+		}}).client()
+		cookie := c.must(setOption("schema", "prod")).cookie(t)
+		c.must(info("killed"), cookie)
+		if read != "prod" {
+			t.Errorf("after the kill the schema is %q", read)
+		}
+		wantLost(t, store, cookie, c.do(info(""), cookie), "KILLED")
+	})
+}

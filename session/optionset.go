@@ -18,7 +18,7 @@ type optionSet struct {
 	mu     sync.RWMutex
 	values map[string]*flight.SessionOptionValue
 	held   bool // has, or ever had, a value
-	empty  bool // torn down: takes no more values
+	sealed bool // takes no more values
 }
 
 // GetSessionOption returns a copy of the value of an option, nil if it is not
@@ -58,7 +58,7 @@ func (o *optionSet) set(name string, value *flight.SessionOptionValue) (first bo
 	value = proto.CloneOf(value)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.empty {
+	if o.sealed {
 		return false
 	}
 	if o.values == nil {
@@ -85,11 +85,20 @@ func (o *optionSet) close() { o.closed.Store(true) }
 
 // tearDown closes the session and drops its options.
 func (o *optionSet) tearDown() {
+	o.seal()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.values = nil
+}
+
+// seal closes the session and takes no more options. Those that it has stay for
+// the calls under which it was killed: their statements must not run as if they
+// had never been set.
+func (o *optionSet) seal() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed.Store(true)
-	o.empty = true
-	o.values = nil
+	o.sealed = true
 }
 
 func (o *optionSet) holds() bool {

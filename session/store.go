@@ -59,7 +59,7 @@ type resident struct{ ServerSession }
 // Close tears the session down.
 func (r resident) Close() error {
 	if own, ok := r.ServerSession.(*statefulServerSession); ok {
-		own.tearDown()
+		own.seal()
 		return nil
 	}
 	if r.Closed() {
