@@ -386,6 +386,55 @@ func TestNoStatementRunsInTheDefaultSchemaByABlindRetry(t *testing.T) {
 	})
 }
 
+// An option that comes too late, into a session that has ended under the call and
+// of which nobody would be told, since it held nothing, fails the call. Whatever
+// it held before is told of by the next call, as always.
+func TestAnOptionThatComesAfterTheEndOfItsSessionIsNotLostSilently(t *testing.T) {
+	for why, end := range map[string]func(*session.ExpiringSessionStore, session.ServerSession){
+		"LIFETIME": func(*session.ExpiringSessionStore, session.ServerSession) { wait(2 * time.Hour) },
+		"KILLED": func(store *session.ExpiringSessionStore, s session.ServerSession) {
+			store.Kill(store.Fingerprint(s.Token()))
+			synctest.Wait()
+		},
+	} {
+		for _, held := range []bool{false, true} {
+			t.Run(fmt.Sprint(why, ", held something ", held), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := newStore(t, layover.WithIdleTimeout(time.Hour), layover.WithLifetime(time.Hour), layover.WithMaxLeaseAge(0))
+					server := makesSession()
+					server.statements["late"] = func(_ context.Context, s session.ServerSession) error {
+						end(store, s)
+						s.SetSessionOption("schema", text("prod"))
+						return nil
+					}
+					server.statements["late, and asks"] = func(ctx context.Context, s session.ServerSession) error {
+						end(store, s)
+						return session.SetOption(ctx, "schema", text("prod"))
+					}
+					c := serveEdgeInBubble(t, edge(store), server).client()
+					for _, statement := range []string{"late", "late, and asks"} {
+						cookie := c.must(info("ensure")).cookie(t)
+						if held {
+							c.must(setOption("a", "b"), cookie)
+						}
+						r := c.do(info(statement), cookie)
+						got, _ := reason(r.err)
+						switch {
+						case !held && got != "SESSION_NOT_SAVED" && (got != "SESSION_CLOSED" || statement == "late"):
+							t.Errorf("%s: %v", statement, r.err)
+						case held && got != "" && why == "LIFETIME":
+							t.Errorf("%s: %v", statement, r.err)
+						}
+						if held {
+							wantLost(t, store, cookie, c.do(info(""), cookie), why)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // A call under which its session is killed goes on with the options that it had,
 // and not with the defaults.
 func TestNoStatementRunsInTheDefaultSchemaByAKill(t *testing.T) {

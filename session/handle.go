@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/c8e4ff29/layover"
@@ -148,13 +149,31 @@ func (h *handle) SetSessionOption(name string, value *flight.SessionOptionValue)
 		h.EraseSessionOption(name)
 		return
 	}
+	if err := h.put(name, value); err != nil {
+		h.fail(err)
+	}
+}
+
+// put sets an option to a copy of value, which is not nil.
+func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 	s, err := h.ensure(true)
 	if err != nil {
-		h.fail(err)
-		return
+		return err
 	}
-	s.SetSessionOption(name, value)
+	own, ok := s.(*statefulServerSession)
+	if !ok {
+		s.SetSessionOption(name, value)
+		return nil
+	}
+	if !own.keep(name, value) && !h.closed.Load() && h.m.config.policy != RenewDead {
+		return errNotKept // the next call would be told of nothing
+	}
+	return nil
 }
+
+// errNotKept says that an option was set in a session that had ended, and had
+// held nothing before.
+var errNotKept = &callError{code: codes.Internal, reason: "SESSION_NOT_SAVED", text: "the session has ended, and with it an option that the call has set"}
 
 // EraseSessionOption removes an option. It is idempotent.
 func (h *handle) EraseSessionOption(name string) {

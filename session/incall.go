@@ -58,6 +58,12 @@ func SetOption(ctx context.Context, name string, value *flight.SessionOptionValu
 	if s.Closed() {
 		return &callError{code: codes.NotFound, text: "the session has ended", sentinel: errClosed, reason: "SESSION_CLOSED"}
 	}
+	if h, ok := s.(*handle); ok && value.GetOptionValue() != nil {
+		if err := h.put(name, value); err != nil && !errors.Is(err, errClosed) {
+			return h.m.refusal(h.base, err)
+		}
+		return nil
+	}
 	s.SetSessionOption(name, value)
 	return nil
 }

@@ -54,12 +54,23 @@ func (s *statefulServerSession) Token() string { return s.id }
 // SetSessionOption sets an option to a copy of value. A value without content,
 // or nil, erases it. After the session's end it does nothing.
 func (s *statefulServerSession) SetSessionOption(name string, value *flight.SessionOptionValue) {
-	if s.set(name, value) {
-		if home := s.home.Load(); home != nil && home.peek(s.id) == ServerSession(s) {
-			// An error says that the session has just ended: nothing to keep.
-			_ = home.store.Hold(s.id)
-		}
+	s.keep(name, value)
+}
+
+// keep is SetSessionOption. It reports whether the store knows that the session
+// holds something: if not, the session has ended before, and nobody will be told
+// of what it held.
+func (s *statefulServerSession) keep(name string, value *flight.SessionOptionValue) (known bool) {
+	if !s.set(name, value) {
+		return s.holds()
 	}
+	home := s.home.Load()
+	if home == nil {
+		return true
+	}
+	isLive := func() bool { return home.peek(s.id) == ServerSession(s) }
+	// It may end at any moment: if it is live afterwards, it was when it was told.
+	return isLive() && home.store.Hold(s.id) == nil && isLive()
 }
 
 // Close ends the session: no later call finds it. Calls that use it now keep
