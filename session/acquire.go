@@ -150,10 +150,10 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 // that one has been faster, they share it.
 func (m *interceptors) share(h *handle, by *named, holds bool) (l *held, err error) {
 	defer contain(&err)
+	if by == nil {
+		return m.create(h, nil, holds)
+	}
 	for range attempts {
-		if l, err = m.create(h, by, holds); by == nil || !errors.Is(err, errTaken) {
-			return l, err
-		}
 		l = new(held)
 		if err = m.acquire(h.base, by.id, l); err == nil {
 			l.expire(by.who.Expires)
@@ -161,6 +161,16 @@ func (m *interceptors) share(h *handle, by *named, holds bool) (l *held, err err
 		}
 		if !isNotFound(err, by.id) {
 			return nil, err
+		}
+		// One may have come and gone since this call began, which had nothing to be
+		// told of then. Its successor would hide that from everybody.
+		if d, dead := m.deadNamed(by, err); dead {
+			if err := m.judge(h.base, d, false); err != nil {
+				return nil, err
+			}
+		}
+		if l, err = m.create(h, by, holds); !errors.Is(err, errTaken) {
+			return l, err
 		}
 	}
 	return nil, errTaken

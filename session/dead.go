@@ -61,6 +61,17 @@ func (m *interceptors) deadCookie(token string, err error) deadToken {
 	return d
 }
 
+// deadNamed judges the session of a principal, from what the store says of it, as
+// there is nothing else to be known. It reports whether there is anything to tell:
+// not of what its client has closed itself.
+func (m *interceptors) deadNamed(by *named, err error) (_ deadToken, dead bool) {
+	n := (*layover.NotFoundError)(nil)
+	if !errors.As(err, &n) || !n.Held || n.Reason == 0 || n.Reason == layover.ReasonClosed {
+		return deadToken{}, false
+	}
+	return deadToken{mark: m.fingerprint(by.id), why: strings.ToUpper(n.Reason.String()), held: true}, true
+}
+
 // whence says what is known of a token that the store knows nothing of.
 func (m *interceptors) whence(token string) string {
 	if !m.mints {

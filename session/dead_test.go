@@ -459,3 +459,36 @@ func TestNoStatementRunsInTheDefaultSchemaByAKill(t *testing.T) {
 		wantLost(t, store, cookie, c.do(info(""), cookie), "KILLED")
 	})
 }
+
+// A session of a principal that came and went while a call ran is not hidden by
+// one that this call makes.
+func TestALongCallDoesNotHideTheEndOfAPrincipalsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := shortLived(t)
+		gate := make(chan struct{})
+		c := serveEdgeInBubble(t, edge(store, session.WithCarriers(session.ByPrincipal(who))), &sqlServer{statements: map[string]statement{
+			"late": func(_ context.Context, s session.ServerSession) error {
+				<-gate
+				s.SetSessionOption("timezone", text("UTC"))
+				return nil
+			},
+		}}).client()
+		alice := []string{"x-user", "alice"}
+		long := c.start(with(info("late"), alice...))
+		synctest.Wait()
+		c.must(with(setOption("schema", "prod"), alice...))
+		for in := range store.All() {
+			store.Kill(in.Fingerprint)
+		}
+		close(gate)
+		for _, r := range []reply{<-long, c.do(with(info(""), alice...))} {
+			if why, _ := reason(r.err); why != "SESSION_KILLED" {
+				t.Errorf("answered with %v", r.err)
+			}
+		}
+		c.must(with(setOption("schema", "prod"), alice...)) // which shows that the client knows
+		if got := c.schema(alice...); got != "prod" {
+			t.Errorf("schema %q", got)
+		}
+	})
+}

@@ -12,8 +12,6 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/metadata"
-
-	"github.com/c8e4ff29/layover"
 )
 
 // handleKey finds the handle of a call in whose context there is no session.
@@ -74,10 +72,8 @@ func (h *handle) openNamed(by *named) error {
 	if !isNotFound(err, by.id) {
 		return err
 	}
-	// Of principals there is nothing to be known but what the store remembers. What
-	// its client has closed itself it need not be told of.
-	if n := (*layover.NotFoundError)(nil); errors.As(err, &n) && n.Held && n.Reason != 0 && n.Reason != layover.ReasonClosed {
-		h.bring(deadToken{mark: h.m.fingerprint(by.id), why: strings.ToUpper(n.Reason.String()), held: true})
+	if d, dead := h.m.deadNamed(by, err); dead {
+		h.bring(d)
 	}
 	return nil
 }
