@@ -492,3 +492,28 @@ func TestALongCallDoesNotHideTheEndOfAPrincipalsSession(t *testing.T) {
 		}
 	})
 }
+
+// An interceptor within this one that needs the session of an action before that
+// was read makes none in place of one that its client is to be told of.
+func TestAnInnerInterceptorDoesNotHideTheEndOfASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := shortLived(t)
+		mw := edge(store)
+		within := mw.Stream
+		mw.Stream = func(srv any, s grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+			return within(srv, s, i, func(srv any, s grpc.ServerStream) error {
+				if cur, err := session.GetSessionFromContext(s.Context()); err == nil {
+					_ = cur.Token()
+				}
+				return h(srv, s)
+			})
+		}
+		c := serveEdgeInBubble(t, mw, nil).client()
+		cookie := c.must(setOption("schema", "prod")).cookie(t)
+		c.must(getOptions(nil), cookie)
+		wait(idle + late)
+		wantLost(t, store, cookie, c.do(getOptions(nil), cookie), "IDLE")
+		wait(session.DefaultTellWindow)
+		c.must(getOptions(nil), cookie).cookie(t)
+	})
+}

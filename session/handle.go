@@ -48,6 +48,7 @@ type rare struct {
 	making  chan struct{} // closed when whoever makes the session is done
 	failure error         // why something could not be put into it
 	former  []*held       // which Begin has replaced
+	early   bool          // the call is not decided about, as its action was not read yet
 	said    string        // the last cookie that was announced, of managers that are not ours
 	spoke   bool          // one was
 }
@@ -297,6 +298,11 @@ func (h *handle) ensure(holds bool) (ServerSession, error) {
 		if l := h.live.Load(); l != nil {
 			return l.session, nil
 		}
+		if h.early() { // an interceptor within this one is at it: a new session would hide the old one's end
+			if err := h.decide(""); err != nil {
+				return nil, err
+			}
+		}
 		done, wait, err := h.begin(false)
 		if err != nil {
 			return nil, err
@@ -308,6 +314,25 @@ func (h *handle) ensure(holds bool) (ServerSession, error) {
 			continue
 		}
 		return h.make(done, func() (*held, error) { return h.m.share(h, h.principal(), holds) })
+	}
+}
+
+// early reports whether the call brought tokens of sessions that have ended, and
+// was not decided about.
+func (h *handle) early() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.rare.Load()
+	return r != nil && r.early
+}
+
+// undecided notes whether the call is yet to be decided about. It need not be
+// known of one that brought nothing to decide about.
+func (h *handle) undecided(early bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.rare.Load(); r != nil {
+		r.early = early
 	}
 }
 

@@ -159,6 +159,7 @@ func (m *interceptors) stream(srv any, stream grpc.ServerStream, info *grpc.Stre
 	}
 	if info.FullMethod == doActionMethod {
 		c.undecided = true
+		h.undecided(true)
 		if c.ctx = h.share(ctx); m.eager {
 			c.ctx = &lateContext{Context: c.ctx}
 		}
@@ -214,6 +215,7 @@ func (c *streamCall) RecvMsg(msg any) error {
 		return err
 	}
 	c.undecided = false
+	defer c.handle.undecided(false)
 	action, ok := msg.(interface{ GetType() string })
 	if !ok {
 		return nil
