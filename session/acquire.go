@@ -218,10 +218,11 @@ func (m *interceptors) remove(s ServerSession, end func() error) error {
 func (m *interceptors) end(s ServerSession, end func() error) (ended bool, err error) {
 	defer contain(&err)
 	if m.store != nil {
+		ended, err = m.store.end(s.Token(), s)
 		if own, ok := s.(*statefulServerSession); ok {
-			own.close()
+			own.close() // not before: a call that found it closed would end it in our place
 		}
-		return m.store.end(s.Token(), s)
+		return ended, err
 	}
 	if !s.Closed() {
 		err = end()

@@ -226,21 +226,7 @@ func (h *handle) discard(l *held, end func() error) (err error) {
 	defer contain(&err)
 	line, unique, deletes := h.deletion(l)
 	if deletes && unique {
-		mark := h.m.fingerprint(l.session.Token())
-		// First this: what comes with that cookie from now on gets no new one, which
-		// the deletion would take along. A store that is not ours cannot tell whether
-		// the session was over already; then somebody may have been told so.
-		deletes = (h.m.store != nil || !h.m.tellings.knows(mark)) && h.m.tellings.deleting(mark, time.Now())
-		ended, err := h.m.end(l.session, end)
-		err = harmless(err)
-		switch {
-		case err != nil && deletes:
-			h.m.tellings.forget(mark)
-		case !ended && deletes:
-			h.m.tellings.spare(mark, time.Now())
-			deletes = false
-		}
-		if err != nil {
+		if deletes, err = h.m.endMarked(l, end); err != nil {
 			return err
 		}
 	} else if err := h.m.remove(l.session, end); err != nil {
@@ -255,6 +241,30 @@ func (h *handle) discard(l *held, end func() error) (err error) {
 		}
 	}
 	return nil
+}
+
+// endMarked ends a session that its client knows by a cookie, and reports whether
+// that is to be dropped.
+func (m *interceptors) endMarked(l *held, end func() error) (deletes bool, err error) {
+	mark := m.fingerprint(l.session.Token())
+	if m.store != nil && isOwn(l.session) { // no foreign code
+		m.closes.Lock() // lest of two calls one has the mark and the other the end
+		defer m.closes.Unlock()
+	}
+	// First this: what comes with that cookie from now on gets no new one, which
+	// the deletion would take along. A store that is not ours cannot tell whether
+	// the session was over already; then somebody may have been told so.
+	deletes = (m.store != nil || !m.tellings.knows(mark)) && m.tellings.deleting(mark, time.Now())
+	ended, err := m.end(l.session, end)
+	err = harmless(err)
+	switch {
+	case err != nil && deletes:
+		m.tellings.forget(mark)
+	case !ended && deletes:
+		m.tellings.spare(mark, time.Now())
+		deletes = false
+	}
+	return deletes, err
 }
 
 // deletion returns the cookie that has the client drop its one, if there is any

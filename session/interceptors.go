@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,6 +64,7 @@ type interceptors struct {
 	remembers bool // nothing of the store outlives the process
 	eager     bool // calls get their session at once
 	tellings  *tellings
+	closes    sync.Mutex // one call at a time closes a session of this package's
 	reporter  *reporter
 	warned    atomic.Bool
 }

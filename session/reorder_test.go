@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -170,4 +172,30 @@ func TestDeletionsTakeOnlyClosedSessionsAlong(t *testing.T) {
 			arrive(rapid.IntRange(0, len(underWay)-1).Draw(t, "which"))
 		}
 	})
+}
+
+// Of two calls that close a session at the same time, one has the client drop its
+// cookie, whatever else comes with it meanwhile, and nothing that comes with it
+// afterwards gets through.
+func TestClosingTwiceAtOnceIsClosing(t *testing.T) {
+	store := newStore(t)
+	e := serveEdge(t, edge(store), nil)
+	clients, other := []*client{e.client(), e.client()}, e.client()
+	for range 1000 {
+		cookie := clients[0].must(setOption("schema", "prod")).cookie(t)
+		var both sync.WaitGroup
+		var deletions atomic.Int32
+		both.Go(func() { other.do(info(""), cookie) }) // came in time or is told
+		for _, c := range clients {
+			both.Go(func() {
+				r := c.do(closeSession, cookie)
+				deletions.Add(int32(len(r.header) + len(r.trailer)))
+			})
+		}
+		both.Wait()
+		if n := deletions.Load(); n > 1 || n == 0 {
+			t.Fatalf("%d deletions", n)
+		}
+		wantLost(t, store, cookie, clients[0].do(info(""), cookie), "CLOSED")
+	}
 }
