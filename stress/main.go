@@ -38,8 +38,9 @@
 // such a type is the teardown, so it is the store's alone to call, which is what
 // the watch counts. At the other address clients are also known by a header of
 // their choice or by who they are (carriers.go), and all sessions are of the
-// package's own type. All of them lose their options when they are torn down, so
-// that a client would see it if that came too early.
+// package's own type. Those with a resource lose their options when they are torn
+// down, so that a client would see it if that came too early; the others keep
+// them for the calls that still use them, and take no more.
 //
 // Some clients keep no cookies, and need sessions or none. Some are away for so
 // long that their session ends, or are evicted. Whoever had set a schema must
