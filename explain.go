@@ -84,12 +84,13 @@ func (m *memory) ring(st state) *ring {
 	return r
 }
 
-// remember notes how e has ended.
-func (s *Store[S]) remember(e *entry[S], st state, now time.Duration) {
+// remember notes how e has ended. It returns the number of the record, zero if
+// there is none.
+func (s *Store[S]) remember(e *entry[S], st state, now time.Duration) (turn uint64) {
 	m := s.memory
 	ring := m.ring(st)
 	if ring == nil {
-		return
+		return 0
 	}
 	r := e.record(st, now)
 	m.mu.Lock()
@@ -97,15 +98,16 @@ func (s *Store[S]) remember(e *entry[S], st state, now time.Duration) {
 	m.turn++
 	r.turn = m.turn
 	ring.add(e.hash(), r)
+	return r.turn
 }
 
 // hold notes that a session held something after all: it has ended, but a call
 // that still used it put something into it.
-func (m *memory) hold(h idHash, id string, created time.Duration) {
+func (m *memory) hold(h idHash, id string, turn uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.rings {
-		if r := m.rings[i].find(h, id); r != nil && r.created == min(created, r.at) { // and not another one with its ID
+		if r := m.rings[i].find(h, id); r != nil && r.turn == turn { // and not another one with its ID
 			r.state |= holdsBit
 		}
 	}

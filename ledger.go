@@ -39,12 +39,12 @@ type ledger[S Session] struct {
 	policy  eviction.Policy[entry[S]] // who leaves for a place
 	sized   eviction.Policy[entry[S]] // who leaves for bytes: of those that take any
 	wheel   *janitor.Wheel[entry[S]]
-	retired map[*entry[S]]struct{}
-	over    atomic.Bool      // more is taken than the maximum, after it was lowered
-	empty   chan struct{}    // closed when no place is taken, after shut
-	timer   *time.Timer      // of the janitor
-	sweeps  sync.WaitGroup   // a timer that is armed or whose sweep still runs
-	due     [batch]*entry[S] // scratch of reap
+	retired map[*entry[S]]uint64 // and as what they are remembered
+	over    atomic.Bool          // more is taken than the maximum, after it was lowered
+	empty   chan struct{}        // closed when no place is taken, after shut
+	timer   *time.Timer          // of the janitor
+	sweeps  sync.WaitGroup       // a timer that is armed or whose sweep still runs
+	due     [batch]*entry[S]     // scratch of reap
 
 	testHook func(moment)
 }
@@ -152,13 +152,13 @@ func (s *Store[S]) delist(c *config, e *entry[S], st state, now time.Duration) {
 	if e.size() > 0 {
 		l.sized.Remove(e)
 	}
-	s.remember(e, st, now) // before it is not found any more
+	turn := s.remember(e, st, now) // before it is not found any more
 	s.index.remove(e)
 	s.tell(c, EventEnded, e, st, now)
 	if st.phase() != retired {
 		return
 	}
-	l.retired[e] = struct{}{}
+	l.retired[e] = turn
 	e.source.places.Extra++
 	s.file(e, s.look(e, now)) // which may be later than before: the leases age from now on
 }
@@ -171,7 +171,7 @@ func (s *Store[S]) vacate(c *config, e *entry[S]) {
 	} else if _, was := l.retired[e]; was {
 		e.source.places.Extra--
 		if delete(l.retired, e); len(l.retired) == 0 {
-			l.retired = make(map[*entry[S]]struct{}) // maps do not shrink
+			l.retired = make(map[*entry[S]]uint64) // maps do not shrink
 		}
 	}
 	e.node.Spare = 0

@@ -759,7 +759,7 @@ func (m *model) hold(x step) {
 		}
 	} else if g := m.someBusy(x); g != nil {
 		g.leases[0].Hold()
-		g.holds = g.holds || g.ended == 0
+		g.holds = g.holds || !g.closed // a retired one is remembered so
 	}
 }
 

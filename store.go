@@ -61,7 +61,7 @@ func New[S Session](opts ...Option) (*Store[S], error) {
 	s.macs.New = func() any { return hmac.New(sha256.New, []byte(c.key)) }
 	s.journal = newJournal(s.Fingerprint, s.clock.now)
 	s.memory = newMemory(c.remembered)
-	s.ledger.retired = make(map[*entry[S]]struct{})
+	s.ledger.retired = make(map[*entry[S]]uint64)
 	s.ledger.policy, s.ledger.sized = newPolicies[S](c)
 	s.ledger.wheel = janitor.NewWheel(Tick, func(e *entry[S]) *janitor.Timer[entry[S]] { return &e.timer }, s.look)
 	s.ledger.wakeAt = never
@@ -325,8 +325,8 @@ func (s *Store[S]) raise(e *entry[S], bit state) {
 	s.lock()
 	defer s.unlock()
 	if !e.flag(listed) {
-		if bit == holdsBit {
-			s.memory.hold(e.hash(), e.id(), e.created())
+		if turn := l.retired[e]; turn != 0 && bit == holdsBit {
+			s.memory.hold(e.hash(), e.id(), turn)
 		}
 		return
 	}
