@@ -127,7 +127,7 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 		}
 		if l.other != nil { // a plain store has none
 			if err := confirm(l.other); err != nil {
-				return nil, errors.Join(err, m.remove(l.session, l.session.Close), l.release())
+				return nil, errors.Join(err, m.remove(l.session), l.release())
 			}
 		}
 		m.tellings.forget(m.fingerprint(by.id))
@@ -188,7 +188,6 @@ func (f *namedFactory) CreateSession() (ServerSession, error) {
 
 // errAnonymous says that a session was needed by a call that names none.
 var errAnonymous = &callError{code: codes.Unauthenticated, reason: "SESSION_ANONYMOUS",
-
 	text: "a session needs a principal here, and the call has none"}
 
 func (m *interceptors) createForeign(h *handle) (*held, error) {
@@ -206,16 +205,15 @@ func (m *interceptors) createForeign(h *handle) (*held, error) {
 	return &held{session: s, other: (*unleased)(nil), fresh: true}, nil
 }
 
-// remove ends a session for every later call. end is its Close, for sessions
-// that nobody else tears down.
-func (m *interceptors) remove(s ServerSession, end func() error) error {
-	_, err := m.end(s, end)
+// remove ends a session for every later call.
+func (m *interceptors) remove(s ServerSession) error {
+	_, err := m.end(s)
 	return err
 }
 
 // end is remove. It reports whether the session was not over before, as far as
 // the store can tell.
-func (m *interceptors) end(s ServerSession, end func() error) (ended bool, err error) {
+func (m *interceptors) end(s ServerSession) (ended bool, err error) {
 	defer contain(&err)
 	if m.store != nil {
 		ended, err = m.store.end(s.Token(), s)
@@ -224,8 +222,8 @@ func (m *interceptors) end(s ServerSession, end func() error) (ended bool, err e
 		}
 		return ended, err
 	}
-	if !s.Closed() {
-		err = end()
+	if !s.Closed() { // nobody else tears it down
+		err = s.Close()
 	}
 	return true, errors.Join(err, m.manager.CloseSession(s))
 }

@@ -91,9 +91,10 @@ func (l *held) release() (err error) {
 
 // principal returns whose session the call names, nil if no principal's.
 func (h *handle) principal() *named {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.more().by
+	if r := h.rare.Load(); r != nil {
+		return r.by
+	}
+	return nil
 }
 
 // unwrap returns the session behind a handle, nil if there is none, and any
@@ -209,7 +210,7 @@ func (h *handle) Close() error {
 	if again || l == nil {
 		return nil
 	}
-	err := h.discard(l, l.session.Close)
+	err := h.discard(l)
 	if err != nil { // the handler may try again
 		h.mu.Lock()
 		h.closed.Store(false)
@@ -220,14 +221,14 @@ func (h *handle) Close() error {
 
 // discard ends a session, and has the client drop its cookie. If it was over
 // already, the client may have a newer cookie, and nothing is said.
-func (h *handle) discard(l *held, end func() error) (err error) {
+func (h *handle) discard(l *held) (err error) {
 	defer contain(&err)
 	line, unique, deletes := h.deletion(l)
 	if deletes && unique {
-		if deletes, err = h.m.endMarked(l, end); err != nil {
+		if deletes, err = h.m.endMarked(l); err != nil {
 			return err
 		}
-	} else if err := h.m.remove(l.session, end); err != nil {
+	} else if err := h.m.remove(l.session); err != nil {
 		return harmless(err)
 	}
 	if deletes {
@@ -243,7 +244,7 @@ func (h *handle) discard(l *held, end func() error) (err error) {
 
 // endMarked ends a session that its client knows by a cookie, and reports whether
 // that is to be dropped.
-func (m *interceptors) endMarked(l *held, end func() error) (deletes bool, err error) {
+func (m *interceptors) endMarked(l *held) (deletes bool, err error) {
 	mark := m.fingerprint(l.session.Token())
 	if m.store != nil && isOwn(l.session) { // no foreign code
 		m.closes.Lock() // lest of two calls one has the mark and the other the end
@@ -253,7 +254,7 @@ func (m *interceptors) endMarked(l *held, end func() error) (deletes bool, err e
 	// the deletion would take along. A store that is not ours cannot tell whether
 	// the session was over already; then somebody may have been told so.
 	deletes = (m.store != nil || !m.tellings.knows(mark)) && m.tellings.deleting(mark, time.Now())
-	ended, err := m.end(l.session, end)
+	ended, err := m.end(l.session)
 	err = harmless(err)
 	switch {
 	case err != nil && deletes:
@@ -377,7 +378,7 @@ func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerS
 	}
 	h.mu.Unlock()
 	if late != nil { // nobody will ever have it
-		return nil, errors.Join(late, h.m.remove(l.session, l.session.Close), l.release())
+		return nil, errors.Join(late, h.m.remove(l.session), l.release())
 	}
 	return l.session, nil
 }
@@ -416,7 +417,7 @@ func (h *handle) complete(err error) error {
 func (h *handle) dismiss() (err error) {
 	defer contain(&err)
 	if l := h.live.Load(); l != nil && l.fresh {
-		return h.m.remove(l.session, l.session.Close)
+		return h.m.remove(l.session)
 	}
 	return h.settle()
 }
@@ -436,7 +437,7 @@ func (h *handle) settle() (err error) {
 		if h.m.store != nil && !h.m.store.has(l.session) {
 			return nil // somebody else ended it
 		}
-		return h.discard(l, func() error { return nil })
+		return h.discard(l)
 	case h.m.own == nil:
 		return h.announce()
 	}

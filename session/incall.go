@@ -222,7 +222,7 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 				return l, nil
 			}
 			if err := h.replace(old); err != nil {
-				return nil, errors.Join(err, h.m.remove(l.session, l.session.Close), l.release())
+				return nil, errors.Join(err, h.m.remove(l.session), l.release())
 			}
 			return l, nil
 		})
@@ -239,7 +239,7 @@ func (h *handle) replace(old *held) error {
 	if replaces && !h.m.tellings.deleting(mark, time.Now()) {
 		return h.m.judge(h.base, deadToken{mark: mark, why: strings.ToUpper(layover.ReasonClosed.String()), held: true, cookie: true}, false)
 	}
-	_, err := h.m.end(old.session, old.session.Close)
+	_, err := h.m.end(old.session)
 	if err != nil && replaces {
 		h.m.tellings.forget(mark)
 	}
@@ -278,7 +278,7 @@ func (m *interceptors) evict(ctx context.Context, id string) error {
 	if l != nil {
 		defer l.Release()
 	}
-	return m.remove(s, s.Close)
+	return m.remove(s)
 }
 
 // End ends the session of the call that ctx belongs to, as a logout handler

@@ -86,8 +86,6 @@ func (h *handle) bring(d deadToken) {
 
 // brought returns what bring has noted.
 func (h *handle) brought() []deadToken {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if r := h.rare.Load(); r != nil {
 		return r.dead
 	}
