@@ -19,16 +19,16 @@ import (
 // deadToken is a token that a call brought and that names no live session.
 type deadToken struct {
 	mark   layover.Fingerprint
-	why    string // as in a reason of an ErrorInfo, without its prefix
+	why    string // the name of a reason
 	held   bool   // the session held something, or may have
 	cookie bool   // it came in one, so that the client can be told to drop it
 }
 
 // What is known of a dead token beside the reasons of a store.
 const (
-	whyUnknown   = "UNKNOWN"
-	whyRestarted = "RESTARTED"
-	whyGarbage   = "GARBAGE"
+	whyUnknown   = "unknown"
+	whyRestarted = "restarted"
+	whyGarbage   = "garbage"
 )
 
 // lostTexts say what happened, in words for the client's user.
@@ -41,9 +41,9 @@ var lostTexts = map[string]string{
 	layover.ReasonReplaced.String():    "another one took its place",
 	layover.ReasonKilled.String():      "the server's operator ended it",
 	layover.ReasonShutdown.String():    "the server was shut down",
-	strings.ToLower(whyRestarted):      "the server was restarted",
-	strings.ToLower(whyUnknown):        "the server does not know it any more",
-	strings.ToLower(whyGarbage):        "the server never had it",
+	whyRestarted:                       "the server was restarted",
+	whyUnknown:                         "the server does not know it any more",
+	whyGarbage:                         "the server never had it",
 }
 
 // deadCookie judges a cookie's token that names no live session, from what the
@@ -51,7 +51,7 @@ var lostTexts = map[string]string{
 func (m *interceptors) deadCookie(token string, err error) deadToken {
 	d := deadToken{cookie: true}
 	if n := (*layover.NotFoundError)(nil); errors.As(err, &n) && n.Reason != 0 {
-		d.why, d.held = strings.ToUpper(n.Reason.String()), n.Held
+		d.why, d.held = n.Reason.String(), n.Held
 	} else if d.why = m.whence(token); d.why != whyGarbage {
 		d.held = true // as far as anybody knows
 	}
@@ -69,7 +69,7 @@ func (m *interceptors) deadNamed(by *named, err error) (_ deadToken, dead bool) 
 	if !errors.As(err, &n) || !n.Held || n.Reason == 0 || n.Reason == layover.ReasonClosed {
 		return deadToken{}, false
 	}
-	return deadToken{mark: m.fingerprint(by.id), why: strings.ToUpper(n.Reason.String()), held: true}, true
+	return deadToken{mark: m.fingerprint(by.id), why: n.Reason.String(), held: true}, true
 }
 
 // whence says what is known of a token that the store knows nothing of.
@@ -103,11 +103,11 @@ func (m *interceptors) judge(ctx context.Context, d deadToken, acknowledges bool
 	case m.config.policy == TellDead && !m.tellings.tell(d, acknowledges, time.Now()):
 		return nil
 	}
-	e := &callError{code: m.config.deadCode, prefix: LostPrefix, text: lostTexts[strings.ToLower(d.why)] +
+	e := &callError{code: m.config.deadCode, prefix: LostPrefix, text: lostTexts[d.why] +
 		"; its options and resources are gone (session " + d.mark.String() + ")",
-		sentinel: ErrNoSession, reason: "SESSION_" + d.why, metadata: map[string]string{"session": d.mark.String()}}
+		sentinel: ErrNoSession, reason: "SESSION_" + strings.ToUpper(d.why), metadata: map[string]string{"session": d.mark.String()}}
 	m.reporter.log(ctx, slog.LevelInfo, e.code, "layover: a call is told that its session is lost",
-		slog.String("session", d.mark.String()), slog.String("reason", strings.ToLower(d.why)), slog.String("source", sourceOf(ctx)))
+		slog.String("session", d.mark.String()), slog.String("reason", d.why), slog.String("source", sourceOf(ctx)))
 	return e
 }
 

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
@@ -237,7 +236,7 @@ func (h *handle) replace(old *held) error {
 	mark := h.m.fingerprint(old.session.Token())
 	replaces := old.cookie && !old.dropped.Load() && h.m.config.policy != RenewDead
 	if replaces && !h.m.tellings.deleting(mark, time.Now()) {
-		return h.m.judge(h.base, deadToken{mark: mark, why: strings.ToUpper(layover.ReasonClosed.String()), held: true, cookie: true}, false)
+		return h.m.judge(h.base, deadToken{mark: mark, why: layover.ReasonClosed.String(), held: true, cookie: true}, false)
 	}
 	_, err := h.m.end(old.session)
 	if err != nil && replaces {
