@@ -4,6 +4,8 @@
 package session
 
 import (
+	"net/http"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 )
@@ -14,19 +16,11 @@ func (h *handle) newCookie(l *held) string {
 	if h.brief || h.m.own == nil || !l.cookie { // other managers' may change until the header leaves
 		return ""
 	}
-	return h.m.cookie + "=" + cookieText(l.session.Token())
+	return (&http.Cookie{Name: h.m.cookie, Value: l.session.Token()}).String()
 }
 
-// cookieText is a token as it stands in a Set-Cookie header: in quotes if it
-// must be.
-func cookieText(token string) string {
-	for i := range len(token) {
-		if token[i] == ' ' || token[i] == ',' {
-			return `"` + token + `"`
-		}
-	}
-	return token
-}
+// deletionOf returns the cookie that has clients drop the one of this name.
+func deletionOf(name string) string { return (&http.Cookie{Name: name, MaxAge: -1}).String() }
 
 // announce tells the client of a session of a foreign manager: whatever its
 // next call would not say by itself.
@@ -60,14 +54,14 @@ func (h *handle) deletion(l *held) (line string, unique, needed bool) {
 		if h.m.config.policy == RenewDead {
 			return "", true, false // its successors may have cookies already
 		}
-		return h.m.cookie + "=; Max-Age=0", true, l.cookie
+		return deletionOf(h.m.cookie), true, l.cookie
 	}
 	c, err := CreateCookieForSession(l.session)
 	if err != nil {
 		return "", false, false
 	}
 	sent := incomingCookies(h.base, c.Name)
-	line = c.Name + "=; Max-Age=0"
+	line = deletionOf(c.Name)
 	if c.Name == StatelessSessionCookieName { // the token of a session that is closed is not what it was
 		return line, false, len(sent) > 0 || l.fresh
 	}

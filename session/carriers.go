@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/textproto"
 	"strings"
 	"time"
@@ -113,15 +114,9 @@ func (c *Carrier) check() error {
 	return nil
 }
 
-// isToken reports whether s is a token of RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	for i := range len(s) {
-		if b := s[i]; b <= ' ' || b >= 0x7f || strings.IndexByte(`()<>@,;:\"/[]?={}`, b) >= 0 {
-			return false
-		}
-	}
-	return s != ""
-}
+// isToken reports whether s is a token of RFC 9110, section 5.6.2, as names of
+// cookies and headers are.
+func isToken(s string) bool { return (&http.Cookie{Name: s}).Valid() == nil }
 
 // checkCarriers returns what is wrong with several carriers together.
 func checkCarriers(all []Carrier) error {

@@ -183,7 +183,7 @@ func (h *handle) forgo(d deadToken) {
 		h.m.tellings.tell(d, true, time.Now())
 	case StrictDead:
 		if d.cookie && h.m.tellings.deleting(d.mark, time.Now()) {
-			h.setCookie(h.m.cookie + "=; Max-Age=0")
+			h.setCookie(deletionOf(h.m.cookie))
 		}
 	}
 }
