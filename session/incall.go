@@ -49,23 +49,24 @@ func SetOption(ctx context.Context, name string, value *flight.SessionOptionValu
 	if err != nil {
 		return err
 	}
-	if h, ok := s.(*handle); ok && value.GetOptionValue() != nil {
-		if _, err := h.ensure(true); err != nil && !errors.Is(err, errClosed) {
+	h, ours := s.(*handle)
+	switch {
+	case s.Closed():
+		return errOver
+	case ours && value.GetOptionValue() != nil:
+		if err := h.put(name, value); errors.Is(err, errClosed) { // in the meantime
+			return errOver
+		} else if err != nil {
 			return h.m.refusal(h.base, err)
 		}
+	default:
+		s.SetSessionOption(name, value)
 	}
-	if s.Closed() {
-		return &callError{code: codes.NotFound, text: "the session has ended", sentinel: errClosed, reason: "SESSION_CLOSED"}
-	}
-	if h, ok := s.(*handle); ok && value.GetOptionValue() != nil {
-		if err := h.put(name, value); err != nil && !errors.Is(err, errClosed) {
-			return h.m.refusal(h.base, err)
-		}
-		return nil
-	}
-	s.SetSessionOption(name, value)
 	return nil
 }
+
+// errOver says that a session which the call had is closed.
+var errOver = &callError{code: codes.NotFound, text: "the session has ended", sentinel: errClosed, reason: "SESSION_CLOSED"}
 
 // As returns the session of the call that ctx belongs to as a T, the type that
 // the server's own factory or manager makes. It makes one if there is none yet.
