@@ -149,21 +149,28 @@ func TestApachesStatefulManagerUnderOurMiddleware(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			manager := apache.NewStatefulServerSessionManager(apache.WithStore(store))
 			e := serve(t, session.NewServerSessionMiddleware(manager, session.WithLogger(nil)), nil)
-			cookies := new(jar)
-			c := cookies.client(e)
-			c.must(setOption("hello", "world"))
-			id := cookies.get(session.StatefulSessionCookieName)
-			c.must(info(""))
-			if saw, _ := e.last(); saw != id || id == "" {
-				t.Error("the second call has another session")
-			}
-			c.must(closeSession)
-			if cookies.get(session.StatefulSessionCookieName) != "" {
-				t.Error("the cookie was not deleted")
-			}
-			if _, err := store.Get(id); err == nil {
-				t.Error("the closed session is in the store")
-			}
+			aSessionStaysUntilItsClientClosesIt(t, e, store, info(""))
 		})
+	}
+}
+
+// aSessionStaysUntilItsClientClosesIt checks a server as a client with cookies
+// sees it.
+func aSessionStaysUntilItsClientClosesIt(t *testing.T, e *endpoint, store session.SessionStore, again call) {
+	t.Helper()
+	cookies := new(jar)
+	c := cookies.client(e)
+	c.must(setOption("hello", "world"))
+	id := cookies.get(session.StatefulSessionCookieName)
+	c.must(again)
+	if saw, _ := e.last(); saw != id || id == "" {
+		t.Error("the second call has another session")
+	}
+	c.must(closeSession)
+	if cookies.get(session.StatefulSessionCookieName) != "" {
+		t.Error("the cookie was not deleted")
+	}
+	if _, err := store.Get(id); err == nil {
+		t.Error("the closed session is in the store")
 	}
 }

@@ -529,21 +529,7 @@ func TestManagersOfApachesPackageWorkUnderTheInterceptors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := serveEdge(t, session.NewServerMiddleware(manager, session.WithLogger(nil)), nil)
-			cookies := new(jar)
-			c := cookies.client(e)
-			c.must(setOption("hello", "world"))
-			id := cookies.get(session.StatefulSessionCookieName)
-			c.must(scan(""))
-			if saw, _ := e.last(); saw != id || id == "" {
-				t.Error("the second call has another session")
-			}
-			c.must(closeSession)
-			if cookies.get(session.StatefulSessionCookieName) != "" {
-				t.Error("the cookie was not deleted")
-			}
-			if _, err := store.Get(id); err == nil {
-				t.Error("the closed session is in the store")
-			}
+			aSessionStaysUntilItsClientClosesIt(t, e, store, scan(""))
 		})
 	}
 }
