@@ -236,5 +236,5 @@ func expired(who Principal) error {
 	if who.Expires.IsZero() || time.Now().Before(who.Expires) {
 		return nil
 	}
-	return &callError{code: codes.Unauthenticated, text: "what authenticates the call has expired"}
+	return &callError{code: codes.Unauthenticated, text: "what authenticates the call has expired", reason: "SESSION_UNAUTHENTICATED"}
 }

@@ -144,8 +144,9 @@ func TestASessionEndsNoLaterThanTheProof(t *testing.T) {
 		if st := store.Stats(); st.Live != 0 || st.Ended[layover.ReasonLifetime] != 1 {
 			t.Errorf("after the proof: %+v", st)
 		}
-		if r := c.do(with(info(""), proof(-time.Second)...)); status.Code(r.err) != codes.Unauthenticated {
-			t.Errorf("an expired proof: %v", r.err)
+		r := c.do(with(info(""), proof(-time.Second)...))
+		if why, _ := reason(r.err); status.Code(r.err) != codes.Unauthenticated || why != "SESSION_UNAUTHENTICATED" {
+			t.Errorf("an expired proof: %v, reason %q", r.err, why)
 		}
 		if r := c.do(with(info(""), proof(time.Minute)...)); status.Code(r.err) != codes.NotFound {
 			t.Errorf("a new proof after the session's end was not told of it: %v", r.err)

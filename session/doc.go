@@ -42,9 +42,10 @@
 //
 // # What clients are told
 //
-// Every error has a [errdetails.ErrorInfo] of the domain [ErrorDomain], whose
-// metadata "session" is the fingerprint that the server's log has. Neither IDs
-// nor the text of a back end are in it.
+// Every error of its making, but for those of a call that was canceled or ran out
+// of time, has an [errdetails.ErrorInfo] of the domain [ErrorDomain]. Its metadata
+// "session" is the fingerprint that the server's log has, if it is about one
+// session. Neither IDs nor the text of a back end are in it.
 //
 //	code                reason
 //	NOT_FOUND           SESSION_IDLE, _UNCONFIRMED, _LIFETIME, _CAPACITY, _CLOSED,

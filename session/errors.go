@@ -122,7 +122,7 @@ func classify(err error) *callError {
 		{code: codes.Unavailable, text: "the session store failed", sentinel: errStore, reason: "SESSION_STORE_FAILED"},
 		{code: codes.Canceled, text: "the call was canceled", sentinel: context.Canceled},
 		{code: codes.DeadlineExceeded, text: "the call ran out of time", sentinel: context.DeadlineExceeded},
-		{code: codes.Internal, text: "the call has ended", sentinel: ErrCallEnded},
+		{code: codes.Internal, text: "the call has ended", sentinel: ErrCallEnded, reason: "SESSION_FAILED"},
 	} {
 		if errors.Is(err, known.sentinel) {
 			if full := (*layover.FullError)(nil); errors.As(err, &full) {
