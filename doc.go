@@ -5,9 +5,9 @@
 //
 // A [Store] files sessions, anything with a Close method, under string IDs.
 // It promises that each of them leaves: after an idle timeout, at an absolute
-// lifetime or an end of its own, when the store is full, when somebody removes it, or at shutdown;
-// and that whatever it stored is closed exactly once, outside every lock, with
-// one [Reason] that can still be asked for afterwards.
+// lifetime or an end of its own, when the store is full, when somebody removes
+// it, or at shutdown; and that whatever it stored is closed exactly once, outside
+// every lock, with one [Reason] that can still be asked for afterwards.
 //
 // Package [github.com/c8e4ff29/layover/session] puts a store behind Arrow
 // Flight. This package knows nothing of Flight, gRPC or cookies.

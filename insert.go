@@ -54,10 +54,10 @@ func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
 }
 
 // Put files v under id without a lease. If the same value is filed there
-// already, that is a touch, and o does not matter. If another one is, that one ends, as replaced: at
-// once if idle, after its last release if calls use it; v is confirmed if that
-// one was, since it is the ID that was brought back. Values that cannot be
-// compared are never the same. One value must not be filed under two IDs, nor
+// already, that is a touch, and o does not matter. If another one is, that one
+// ends, as replaced: at once if idle, after its last release if calls use it; v
+// is confirmed if that one was, since it is the ID that was brought back. Values
+// that cannot be compared are never the same. One value must not be filed under two IDs, nor
 // again after it has ended, since it would be closed for each.
 //
 // Errors are those of Add without [ErrExists] and [ErrLeaseLimit]. On an error
