@@ -438,68 +438,6 @@ func (s *Store[S]) removeIf(id string, meant func(S) bool) error {
 	}
 }
 
-// Kill ends the session with fingerprint f and closes it at once, also while
-// calls use it; its context is canceled first. It looks at every session, which
-// for 65,536 takes about thirty milliseconds. It reports whether there was one; if an ID
-// was used again, several may be in use under one fingerprint.
-func (s *Store[S]) Kill(f Fingerprint) bool {
-	c, now := s.config.Load(), s.clock.now()
-	for _, e := range s.marked(f) {
-		if st := e.load(); st.phase() == live {
-			if r := s.overdue(c, e, st, now); r != 0 {
-				s.expire(c, e, st, r)
-			}
-		}
-		if s.kill(e, ReasonKilled) {
-			return true
-		}
-	}
-	return false
-}
-
-// marked returns the entries with fingerprint f that are in the store.
-func (s *Store[S]) marked(f Fingerprint) (found []*entry[S]) {
-	for e := range s.index.all() {
-		if s.Fingerprint(e.id()) == f {
-			found = append(found, e)
-		}
-	}
-	s.lock()
-	defer s.unlock()
-	for e := range s.ledger.retired {
-		if s.Fingerprint(e.id()) == f {
-			found = append(found, e)
-		}
-	}
-	return found
-}
-
-// slay tries to end e at once, seen in state st. Leases that are left do not
-// count as use any more.
-func (e *entry[S]) slay(st state, r Reason) bool {
-	if !e.swap(st, st.moved(gone, r)) {
-		return false
-	}
-	if st.busy() {
-		e.source.leave()
-	}
-	return true
-}
-
-// kill closes e, used or not, and reports whether this call did it.
-func (s *Store[S]) kill(e *entry[S], r Reason) bool {
-	for {
-		st := e.load()
-		if st.phase() == gone {
-			return false
-		}
-		if e.slay(st, r) {
-			s.depart(e)
-			return true
-		}
-	}
-}
-
 // Fingerprint returns what stands for id in events, logs and errors of s.
 func (s *Store[S]) Fingerprint(id string) Fingerprint {
 	mac := s.macs.Get().(hash.Hash)
