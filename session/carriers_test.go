@@ -90,7 +90,7 @@ func TestASessionByPrincipalBelongsToIt(t *testing.T) {
 	if st := store.Stats(); st.Confirmed != 1 {
 		t.Errorf("not confirmed at birth: %+v", st)
 	}
-	for _, other := range [][]string{bob, {"x-user", "alice", "x-login", "2"}, {"x-user", "alice"}, {"x-user", "alic", "x-login", "e1"}, nil} {
+	for _, other := range [][]string{bob, {"x-user", "carol", "x-login", "1"}, {"x-user", "alice", "x-login", "2"}, {"x-user", "alice"}, {"x-user", "alic", "x-login", "e1"}, nil} {
 		if got := c.schema(other...); got != "" {
 			t.Errorf("%v has schema %q", other, got)
 		}
@@ -173,6 +173,12 @@ func TestAKeyThatTheClientChoosesIsScopedToItsPrincipal(t *testing.T) {
 		if got := c.schema(headers...); got != want {
 			t.Errorf("%v has schema %q, want %q", headers, got, want)
 		}
+	}
+	if got := c.schema("x-user", "carol", "x-session", "a"); got != "" { // a name as long as alice
+		t.Errorf("carol has schema %q by a key of alice's", got)
+	}
+	if got := c.schema("x-user", "alice", "x-login", "a"); got != "" { // which a client cannot choose
+		t.Errorf("a login has schema %q of a key that is spelled alike", got)
 	}
 	if st := store.Stats(); st.Live != 4 || st.Confirmed != 4 {
 		t.Errorf("%+v", st)

@@ -68,6 +68,7 @@ func TestPrincipalsIDsAreAllDifferent(t *testing.T) {
 	for _, c := range [][3]string{
 		{"principal", "a", "bc"}, {"principal", "ab", "c"}, {"principal", "abc", ""}, {"principal", "", "abc"},
 		{"header", "a", "bc"}, {"header", "ab", "c"}, {"principal", "a", "b\x00c"}, {"principal", "a\x00b", "c"},
+		{"principal", "alice", "k"}, {"principal", "carol", "k"}, {"header", "alice", "k"}, {"header", "carol", "k"}, {"header", "carol", "l"},
 	} {
 		id := m.derive(c[0], c[1], c[2])
 		if was, ok := seen[id]; ok {
