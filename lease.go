@@ -54,6 +54,15 @@ func (l *Lease[S]) Fingerprint() Fingerprint {
 	return Fingerprint{}
 }
 
+// Source returns where the leased session came from, as its [Origin] had it;
+// empty after Release.
+func (l *Lease[S]) Source() string {
+	if e := l.held(); e != nil {
+		return e.source.name
+	}
+	return ""
+}
+
 // Context returns a context that is canceled before the session is closed, with
 // an [*EndedError] as its cause. Under a lease that happens only when the
 // session is killed or a shutdown runs out of time. It is made when first asked

@@ -206,11 +206,21 @@ func (s *Store[S]) end(e *entry[S], st state, r Reason) bool {
 
 // Acquire returns a lease on the session under id. It does not confirm the
 // session. Errors: [ErrNotFound], [ErrLeaseLimit], [ErrShutdown].
-func (s *Store[S]) Acquire(id string) (l Lease[S], err error) {
+func (s *Store[S]) Acquire(id string) (l Lease[S], err error) { return s.AcquireFrom(id, nil) }
+
+// AcquireFrom is Acquire, but only if accept takes the session's source, see
+// [Origin]. If it does not, the session is not touched and the error is that of
+// an ID that never was. accept runs under no lock, perhaps several times; nil
+// takes all.
+func (s *Store[S]) AcquireFrom(id string, accept func(source string) bool) (l Lease[S], err error) {
 	for {
 		var e *entry[S]
 		if e, err = s.find(id); err != nil {
 			return // a zero lease
+		}
+		if accept != nil && !accept(e.source.name) {
+			err = s.notFound(id, 0)
+			return
 		}
 		c := s.config.Load()
 		var st state

@@ -14,15 +14,22 @@ import (
 	"github.com/c8e4ff29/layover"
 )
 
-// acquire leases the session with this ID. That there is none is an error for
-// which isNotFound is true.
-func (m *interceptors) acquire(ctx context.Context, id string, l *held) (err error) {
+// acquire leases the session with this ID, if it is its owner's; nil: whoever's.
+// That there is none is an error for which isNotFound is true.
+func (m *interceptors) acquire(ctx context.Context, id string, by *owner, l *held) (err error) {
 	if m.store != nil {
-		return m.acquireResident(id, l)
+		return m.acquireResident(id, by, l)
 	}
 	l.session, l.other, err = m.own.lookup(ctx, id)
 	if err != nil && !isNotFound(err, id) {
 		return m.own.failed(err, id)
+	}
+	if err == nil && by != nil && (m.mints && m.mint.isElses(id, by.name) || !by.ownsHome(l.session)) {
+		by.found = true
+		if l.other != nil {
+			err = release(l.other)
+		}
+		return errors.Join(layover.ErrNotFound, err)
 	}
 	if err == nil && l.other != nil {
 		if err := confirm(l.other); err != nil {
@@ -33,9 +40,14 @@ func (m *interceptors) acquire(ctx context.Context, id string, l *held) (err err
 }
 
 // acquireResident is acquire from a store of this package's, without detours.
-func (m *interceptors) acquireResident(id string, l *held) (err error) {
+func (m *interceptors) acquireResident(id string, by *owner, l *held) (err error) {
 	for {
-		if l.lease, err = m.store.store.Acquire(id); err != nil {
+		if by == nil {
+			l.lease, err = m.store.store.Acquire(id)
+		} else {
+			l.lease, err = m.store.store.AcquireFrom(id, by.owns)
+		}
+		if err != nil {
 			if errors.Is(err, layover.ErrNotFound) {
 				return err
 			}
@@ -117,11 +129,11 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 	origin := layover.Origin{Source: sourceOf(h.base), Holds: holds}
 	l = &held{fresh: true}
 	switch {
-	case by != nil:
+	case by != nil && by.id != "":
 		if err := expired(by.who); err != nil { // since the call began
 			return nil, err
 		}
-		origin.Source, origin.Expires = "principal "+by.who.Name, by.who.Expires
+		origin.Source, origin.Expires = principalSource+by.who.Name, by.who.Expires
 		if l.session, l.other, err = m.own.create(h.base, origin, &namedFactory{by}); err != nil {
 			return nil, err
 		}
@@ -134,16 +146,47 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 		return l, nil
 	case m.cookie == "":
 		return nil, errAnonymous
-	case m.mints:
-		l.session, l.other, err = m.own.create(h.base, origin, &sessionFactory{m.mint.new})
-	default:
-		l.session, l.other, err = m.own.create(h.base, origin, m.own.factory)
 	}
-	if err != nil {
+	var who Principal
+	if by != nil {
+		who = by.who
+	} else if who, err = m.caller(h.base); err != nil {
 		return nil, err
 	}
-	l.cookie = true
+	return m.createByCookie(h.base, who, origin)
+}
+
+// createByCookie makes a session that its client finds by cookie, and that
+// belongs to a principal, if it has a name.
+func (m *interceptors) createByCookie(ctx context.Context, who Principal, origin layover.Origin) (_ *held, err error) {
+	l, factory := &held{fresh: true, cookie: true}, m.own.factory
+	if who.Name != "" {
+		origin.Source, origin.Expires = principalSource+who.Name, who.Expires
+	}
+	if m.mints {
+		factory = &sessionFactory{func() string { return m.mint.new(who.Name) }}
+	}
+	factory = &ownedFactory{factory, who}
+	if l.session, l.other, err = m.own.create(ctx, origin, factory); err != nil {
+		return nil, err
+	}
 	return l, nil
+}
+
+// ownedFactory makes sessions that belong to a principal.
+type ownedFactory struct {
+	SessionFactory
+	who Principal
+}
+
+// CreateSession returns a new, empty session.
+func (f *ownedFactory) CreateSession() (ServerSession, error) {
+	s, err := f.SessionFactory.CreateSession()
+	if own, ok := s.(*statefulServerSession); ok && own != nil {
+		own.owner = f.who.Name
+		own.expires.Store(endOf(f.who.Expires))
+	}
+	return s, err
 }
 
 // share makes a session for a call. If it is a principal's, and another call of
@@ -155,7 +198,7 @@ func (m *interceptors) share(h *handle, by *named, holds bool) (l *held, err err
 	}
 	for range attempts {
 		l = new(held)
-		if err = m.acquire(h.base, by.id, l); err == nil {
+		if err = m.acquire(h.base, by.id, nil, l); err == nil {
 			l.expire(by.who.Expires)
 			return l, nil
 		}

@@ -220,6 +220,9 @@ func (c *Carrier) ask(ctx context.Context) (who Principal, err error) {
 	if err == nil {
 		return who, expired(who)
 	}
+	if ours := (*callError)(nil); errors.As(err, &ours) {
+		return who, ours
+	}
 	// The owner's own words are those of the status, not what is wrapped around it.
 	type withStatus interface{ GRPCStatus() *status.Status }
 	if said := withStatus(nil); errors.As(err, &said) && said.GRPCStatus().Code() != codes.OK {

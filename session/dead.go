@@ -19,9 +19,10 @@ import (
 // deadToken is a token that a call brought and that names no live session.
 type deadToken struct {
 	mark   layover.Fingerprint
-	why    string // the name of a reason
-	held   bool   // the session held something, or may have
-	cookie bool   // it came in one, so that the client can be told to drop it
+	key    layover.Fingerprint // under which it is remembered who was told
+	why    string              // the name of a reason
+	held   bool                // the session held something, or may have
+	cookie bool                // it came in one, so that the client can be told to drop it
 }
 
 // What is known of a dead token beside the reasons of a store.
@@ -46,19 +47,34 @@ var lostTexts = map[string]string{
 	whyGarbage:                         "the server never had it",
 }
 
-// deadCookie judges a cookie's token that names no live session, from what the
-// store says of it.
-func (m *interceptors) deadCookie(token string, err error) deadToken {
+// deadCookie judges a cookie's token that names no live session of this caller,
+// from what the store says of it.
+func (m *interceptors) deadCookie(token, caller string, err error) deadToken {
 	d := deadToken{cookie: true}
-	if n := (*layover.NotFoundError)(nil); errors.As(err, &n) && n.Reason != 0 {
+	whence := m.whence(token, caller)
+	if n := (*layover.NotFoundError)(nil); errors.As(err, &n) && n.Reason != 0 && !m.mint.isElses(token, caller) {
 		d.why, d.held = n.Reason.String(), n.Held
-	} else if d.why = m.whence(token); d.why != whyGarbage {
+	} else if d.why = whence; whence != whyGarbage {
 		d.held = true // as far as anybody knows
 	}
 	if d.why != whyGarbage || m.config.policy == StrictDead {
-		d.mark = m.fingerprint(token)
+		d.mark, d.key = m.fingerprint(token), m.tellingOf(token, caller)
 	}
 	return d
+}
+
+// tellingOf returns under which key it is remembered who was told of a token:
+// what one principal is told and acknowledges is not another one's business.
+func (m *interceptors) tellingOf(token, caller string) layover.Fingerprint {
+	if caller == "" {
+		return m.fingerprint(token)
+	}
+	return m.fingerprint(principalSource + caller + "\x00" + token)
+}
+
+// telling is tellingOf the session that the call has.
+func (h *handle) telling(l *held) layover.Fingerprint {
+	return h.m.tellingOf(l.session.Token(), l.owner())
 }
 
 // deadNamed judges the session of a principal, from what the store says of it, as
@@ -69,18 +85,19 @@ func (m *interceptors) deadNamed(by *named, err error) (_ deadToken, dead bool) 
 	if !errors.As(err, &n) || !n.Held || n.Reason == 0 || n.Reason == layover.ReasonClosed {
 		return deadToken{}, false
 	}
-	return deadToken{mark: m.fingerprint(by.id), why: n.Reason.String(), held: true}, true
+	mark := m.fingerprint(by.id)
+	return deadToken{mark: mark, key: mark, why: n.Reason.String(), held: true}, true
 }
 
 // whence says what is known of a token that the store knows nothing of.
-func (m *interceptors) whence(token string) string {
+func (m *interceptors) whence(token, caller string) string {
 	if !m.mints {
 		if token == "" || isDerived(token) {
 			return whyGarbage
 		}
 		return whyUnknown
 	}
-	switch m.mint.recognise(token) {
+	switch m.mint.recognise(token, caller) {
 	case ownBoot:
 		return whyUnknown // forgotten since
 	case otherBoot:
@@ -144,17 +161,17 @@ func (t *tellings) tell(d deadToken, acknowledges bool, now time.Time) bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	was := t.get(d.mark)
+	was := t.get(d.key)
 	switch {
 	case was == nil && !d.held:
 		return false
 	case was == nil:
-		t.set(d.mark, telling{since: now, acknowledged: acknowledges})
+		t.set(d.key, telling{since: now, acknowledged: acknowledges})
 		return !acknowledges
 	case was.deleted:
 		return now.Before(was.since.Add(t.window))
 	case acknowledges && !was.acknowledged:
-		t.set(d.mark, telling{since: was.since, acknowledged: true})
+		t.set(d.key, telling{since: was.since, acknowledged: true})
 		return false
 	}
 	return !was.acknowledged && now.Before(was.since.Add(t.window))

@@ -14,7 +14,7 @@ import (
 
 func numbered(i int) deadToken {
 	d := deadToken{why: "IDLE", held: true}
-	binary.BigEndian.PutUint64(d.mark[:], uint64(i))
+	binary.BigEndian.PutUint64(d.key[:], uint64(i))
 	return d
 }
 

@@ -31,6 +31,7 @@ type handle struct {
 	closed atomic.Bool // the handler closed it; set under the mutex
 	ended  bool        // the call has
 	runs   bool        // the handler does, or it has not returned but panicked
+	greets bool        // the call is a handshake, so nobody has authenticated yet
 	brief  bool        // a session that is made ends with the call, which needs none; set before the handler starts
 
 	first held // here, so that it needs no memory of its own
@@ -225,7 +226,7 @@ func (h *handle) discard(l *held) (err error) {
 	defer contain(&err)
 	line, unique, deletes := h.deletion(l)
 	if deletes && unique {
-		if deletes, err = h.m.endMarked(l); err != nil {
+		if deletes, err = h.endMarked(l); err != nil {
 			return err
 		}
 	} else if err := h.m.remove(l.session); err != nil {
@@ -244,8 +245,8 @@ func (h *handle) discard(l *held) (err error) {
 
 // endMarked ends a session that its client knows by a cookie, and reports whether
 // that is to be dropped.
-func (m *interceptors) endMarked(l *held) (deletes bool, err error) {
-	mark := m.fingerprint(l.session.Token())
+func (h *handle) endMarked(l *held) (deletes bool, err error) {
+	m, mark := h.m, h.telling(l)
 	if m.store != nil && isOwn(l.session) { // no foreign code
 		m.closes.Lock() // lest of two calls one has the mark and the other the end
 		defer m.closes.Unlock()

@@ -19,10 +19,11 @@ import (
 // Unlike [GetSessionFromContext] it returns [ErrNoSession] for a call that has
 // none yet. It makes none.
 func Lookup(ctx context.Context) (ServerSession, error) {
-	if h := handleFrom(ctx); h != nil && h.live.Load() == nil {
+	s, err := GetSessionFromContext(ctx)
+	if h := handleFrom(ctx); h != nil && h.live.Load() == nil && err == nil {
 		return nil, ErrNoSession
 	}
-	return GetSessionFromContext(ctx)
+	return s, err
 }
 
 // Ensure returns the session of the call that ctx belongs to, and makes one if
@@ -151,9 +152,12 @@ func (u *unguarded) Session() ServerSession { return u.session }
 
 // Begin gives the call that ctx belongs to a new session, as a login handler
 // does; one that it had before ends. In a handshake, which gets no session
-// otherwise, it is the only way to one. Without a principal the client finds the
-// session by cookie; with one, which the handler has just authenticated, by what
-// its calls will prove to [ByPrincipal] or [Header].
+// otherwise, it is the only way to one. With a principal, which the handler has just
+// authenticated, the client finds the session by what its calls will prove to
+// [ByPrincipal] or [Header], or if neither is there, by a cookie that is worth
+// something to that principal alone, see [WithPrincipal]. Without one it finds it
+// by cookie, and the session belongs to whoever makes this call, who in a handshake
+// is nobody as a rule.
 //
 // The errors are fit for the client: those of [GetSessionFromContext], and that
 // no carrier could bring the session back.
@@ -197,6 +201,9 @@ func (m *interceptors) beginner(ctx context.Context, who []Principal) (*named, e
 			return m.nameOf(c.kind, who[0], key), nil
 		}
 	}
+	if m.cookie != "" {
+		return &named{who: who[0]}, nil
+	}
 	return nil, errNoCarrier
 }
 
@@ -234,10 +241,10 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 // this one's. If another call has had the client drop the old one, the deletion
 // would take the new one along.
 func (h *handle) replace(old *held) error {
-	mark := h.m.fingerprint(old.session.Token())
+	mark := h.telling(old)
 	replaces := old.cookie && !old.dropped.Load() && h.m.config.policy != RenewDead
 	if replaces && !h.m.tellings.deleting(mark, time.Now()) {
-		return h.m.judge(h.base, deadToken{mark: mark, why: layover.ReasonClosed.String(), held: true, cookie: true}, false)
+		return h.m.judge(h.base, deadToken{mark: h.m.fingerprint(old.session.Token()), key: mark, why: layover.ReasonClosed.String(), held: true, cookie: true}, false)
 	}
 	_, err := h.m.end(old.session)
 	if err != nil && replaces {
@@ -254,7 +261,7 @@ const maxLogins = 1000
 // has.
 func (m *interceptors) createAnew(h *handle, by *named) (l *held, err error) {
 	for range maxLogins {
-		if by != nil {
+		if by != nil && by.id != "" {
 			if err := m.evict(h.base, by.id); err != nil {
 				return nil, err
 			}

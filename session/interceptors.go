@@ -66,6 +66,7 @@ type interceptors struct {
 	tellings  *tellings
 	closes    sync.Mutex // one call at a time closes a session of this package's
 	reporter  *reporter
+	alarms    alarms
 	warned    atomic.Bool
 }
 
@@ -152,8 +153,9 @@ func (m *interceptors) stream(srv any, stream grpc.ServerStream, info *grpc.Stre
 	h := &c.handle
 	h.m, h.base = m, ctx
 	defer h.release()
+	h.greets = info.FullMethod == handshakeMethod
 	err := h.open(ctx)
-	if info.FullMethod == handshakeMethod && !errors.Is(err, errPlaintext) {
+	if h.greets && !errors.Is(err, errPlaintext) {
 		return c.handshake(srv, handler)
 	}
 	if err != nil {
@@ -256,7 +258,7 @@ func (c *streamCall) handshake(srv any, handler grpc.StreamHandler) error {
 	h := &c.handle
 	for _, d := range h.brought() {
 		if d.held {
-			h.m.tellings.acknowledge(d.mark, time.Now())
+			h.m.tellings.acknowledge(d.key, time.Now())
 		}
 	}
 	c.ctx = context.WithValue(h.strip(h.base), handleKey{}, h)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/c8e4ff29/layover"
 )
 
 // handleKey finds the handle of a call in whose context there is no session.
@@ -63,7 +65,7 @@ func (h *handle) open(ctx context.Context) (err error) {
 
 // openNamed finds the session of the call's principal.
 func (h *handle) openNamed(by *named) error {
-	err := h.m.acquire(h.base, by.id, &h.first)
+	err := h.m.acquire(h.base, by.id, nil, &h.first)
 	if err == nil {
 		h.first.expire(by.who.Expires)
 		h.live.Store(&h.first)
@@ -102,6 +104,13 @@ func (h *handle) openCookie(ctx context.Context, named bool) (sent bool, _ error
 	}
 	var c candidates
 	c.scan(lines, h.m.cookie)
+	if c.n == 0 {
+		return false, nil
+	}
+	who, err := h.caller(ctx)
+	if err != nil {
+		return true, err
+	}
 	for _, token := range c.values() {
 		if token == "" || isDerived(token) {
 			continue
@@ -110,21 +119,47 @@ func (h *handle) openCookie(ctx context.Context, named bool) (sent bool, _ error
 		if named {
 			l = new(held)
 		}
-		err := h.m.acquire(ctx, token, l)
+		by := owner{name: who.Name}
+		err := h.m.acquire(ctx, token, &by, l)
 		switch {
 		case err == nil && named:
 			return true, errors.Join(errCarriers, l.release())
 		case err == nil:
 			l.cookie = true
+			l.expire(who.Expires)
 			h.live.Store(l)
 			return true, nil
 		case !isNotFound(err, token):
 			return true, err
-		case !named:
-			h.bring(h.m.deadCookie(token, err))
+		}
+		if by.found {
+			if named && h.m.store != nil && !strings.HasPrefix(by.other, principalSource) {
+				return true, errCarriers // it was made before the client logged in, and so it is nobody's
+			}
+			err = layover.ErrNotFound
+			h.foreign(ctx, token, &by)
+		}
+		if !named {
+			h.bring(h.m.deadCookie(token, who.Name, err))
 		}
 	}
-	return c.n > 0, nil
+	return true, nil
+}
+
+// caller returns who makes the call.
+func (h *handle) caller(ctx context.Context) (Principal, error) {
+	if by := h.principal(); by != nil {
+		return by.who, nil
+	}
+	return h.m.caller(ctx)
+}
+
+// foreign tells of a token that is somebody else's. Clients that log in again send
+// their cookies with the handshake, when they have proved nothing yet.
+func (h *handle) foreign(ctx context.Context, token string, by *owner) {
+	if !h.greets {
+		h.m.alarm(ctx, SecurityEvent{Kind: ForeignToken, Session: h.m.fingerprint(token), Owner: by.other, Caller: by.name})
+	}
 }
 
 // openForeign asks a manager that is not ours.
@@ -151,7 +186,7 @@ func (h *handle) openForeign(ctx context.Context) error {
 	}
 	if !h.m.stateless {
 		for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
-			h.bring(h.m.deadCookie(c.Value, nil))
+			h.bring(h.m.deadCookie(c.Value, "", nil))
 		}
 	}
 	return nil
@@ -182,7 +217,7 @@ func (h *handle) forgo(d deadToken) {
 	case TellDead:
 		h.m.tellings.tell(d, true, time.Now())
 	case StrictDead:
-		if d.cookie && h.m.tellings.deleting(d.mark, time.Now()) {
+		if d.cookie && h.m.tellings.deleting(d.key, time.Now()) {
 			h.setCookie(deletionOf(h.m.cookie))
 		}
 	}

@@ -27,6 +27,8 @@ type middlewareConfig struct {
 	requireTLS       bool
 	strip            bool
 	lazy             bool
+	principal        PrincipalFunc
+	alarm            func(SecurityEvent)
 	interceptorsOnly []string // options that were given
 }
 
@@ -37,6 +39,8 @@ func newMiddlewareConfig(opts []MiddlewareOption) *middlewareConfig {
 		policy:   TellDead,
 		window:   DefaultTellWindow,
 		deadCode: codes.NotFound,
+
+		principal: DefaultPrincipal,
 	}
 	for _, o := range opts {
 		if o != nil {
@@ -172,6 +176,31 @@ func WithDeadTokenCode(code codes.Code) MiddlewareOption {
 // an earlier process is recognised by its form alone.
 func WithTokenKey(key []byte) MiddlewareOption {
 	return interceptorOption("WithTokenKey", func(c *middlewareConfig) { c.key = bytes.Clone(key) })
+}
+
+// WithPrincipal sets who makes a call, of which sessions by [Cookie] are made
+// the property: for any other principal, and for an anonymous caller, the token
+// is one that never was, and a session that an anonymous caller made is not a
+// principal's. Sessions of one principal count as of one source, see
+// [layover.Origin], and end no later than the proof. An error refuses the calls
+// that bring a cookie or need a session. Default, and nil: [DefaultPrincipal].
+//
+// The binding is kept by stores of this package, and by the tokens where this
+// package makes them, see [WithTokenKey]; if both the store and the IDs are
+// somebody else's, it is theirs to keep.
+func WithPrincipal(who PrincipalFunc) MiddlewareOption {
+	return interceptorOption("WithPrincipal", func(c *middlewareConfig) {
+		if c.principal = who; who == nil {
+			c.principal = DefaultPrincipal
+		}
+	})
+}
+
+// WithSecurityEvents sets a function that is told of each [SecurityEvent]. It
+// runs on the goroutine of the call, which waits for it. Default, and nil: nobody
+// but the log is told, at level Warn.
+func WithSecurityEvents(tell func(SecurityEvent)) MiddlewareOption {
+	return interceptorOption("WithSecurityEvents", func(c *middlewareConfig) { c.alarm = tell })
 }
 
 // WithTLSRequired refuses calls that bring a session's token, or need one, over

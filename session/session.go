@@ -57,6 +57,11 @@ func fromContext(ctx context.Context) (ServerSession, error) {
 // [layover.ErrDraining] or [layover.ErrShutdown] where that is the cause.
 func GetSessionFromContext(ctx context.Context) (ServerSession, error) {
 	if s, err := fromContext(ctx); err == nil {
+		if h := handleFrom(ctx); h != nil {
+			if err := h.hidden(ctx); err != nil {
+				return nil, err
+			}
+		}
 		return s, nil
 	}
 	if c := callFrom(ctx); c != nil && c.err != nil {

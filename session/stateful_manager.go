@@ -71,9 +71,14 @@ var (
 
 // CreateSession makes a session and stores it. Under a middleware of this
 // package and with a [LeaseStore], the call that ctx belongs to gets its first
-// lease. Errors of a [layover.Store], such as [layover.ErrFull], are wrapped.
+// lease. The session belongs to the [DefaultPrincipal] of ctx, if that has one.
+// Errors of a [layover.Store], such as [layover.ErrFull], are wrapped.
 func (m *StatefulServerSessionManager) CreateSession(ctx context.Context) (ServerSession, error) {
-	s, l, err := m.create(ctx, layover.Origin{Source: sourceOf(ctx)}, m.factory)
+	origin, who := layover.Origin{Source: sourceOf(ctx)}, authenticated(ctx)
+	if who != "" {
+		origin.Source = principalSource + who
+	}
+	s, l, err := m.create(ctx, origin, &ownedFactory{m.factory, Principal{Name: who}})
 	if err == nil && l != nil {
 		callFrom(ctx).keep(l)
 	}
@@ -155,7 +160,8 @@ func same(a, b ServerSession) bool {
 }
 
 // GetSession returns the session of the context, else the first known one of
-// those that the client's cookies name, else [ErrNoSession]. Under a middleware
+// those that the client's cookies name and that belong to the [DefaultPrincipal]
+// of the context, else [ErrNoSession]. Under a middleware
 // of this package and with a [LeaseStore], the call that ctx belongs to leases
 // it. A failure of the store is an error, never ErrNoSession.
 func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSession, error) {
@@ -185,8 +191,17 @@ func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (Ser
 	if isNotFound(err, id) {
 		return nil, nil
 	}
-	if err != nil || l == nil {
+	if err != nil {
 		return s, err
+	}
+	if by := (owner{name: authenticated(ctx)}); !by.ownsLeased(s, l) {
+		if l != nil {
+			err = release(l)
+		}
+		return nil, err
+	}
+	if l == nil {
+		return s, nil
 	}
 	if err := confirm(l); err != nil {
 		return nil, errors.Join(err, release(l))

@@ -19,12 +19,12 @@ import (
 //
 //	boot    5 bytes: when the process that minted it began, in seconds, and a random byte
 //	random 16 bytes: 128 bits that nobody can guess
-//	mac     8 bytes: of the others, under the key
+//	mac     8 bytes: of the others and the principal, under the key
 //
-// in 39 characters, which a store keeps in place. The MAC makes nobody safer, as
-// who has a token has the session: it tells tokens from garbage without a memory
-// of all that were ever minted, and the boot those that died with another
-// process.
+// in 39 characters, which a store keeps in place. The MAC tells tokens
+// from garbage without a memory of all that were ever minted, and what was minted
+// for one principal is garbage to the others. The boot tells those that died with
+// another process.
 const (
 	bootSize   = 5
 	randomSize = 16
@@ -52,18 +52,20 @@ func newMint(key []byte, now time.Time) *mint {
 	return m
 }
 
-// new returns a token that there never was before.
-func (m *mint) new() string {
+// new returns a token that there never was before, for a principal; empty: for
+// anonymous callers.
+func (m *mint) new(principal string) string {
 	var t [tokenSize]byte
 	copy(t[:], m.boot[:])
 	_, _ = rand.Read(t[bootSize : bootSize+randomSize])
-	m.sign(&t)
+	m.sign(&t, principal)
 	return base64.RawURLEncoding.EncodeToString(t[:])
 }
 
-func (m *mint) sign(t *[tokenSize]byte) {
+func (m *mint) sign(t *[tokenSize]byte, principal string) {
 	mac := m.mac("token")
 	mac.Write(t[:tokenSize-macSize])
+	mac.Write([]byte(principal))
 	copy(t[tokenSize-macSize:], mac.Sum(nil))
 }
 
@@ -83,22 +85,18 @@ const (
 	otherBoot               // another one, as a rule the same server before it was restarted
 )
 
-// recognise tells where a token comes from. Without a shared key the MAC of
-// another process cannot be checked; then its form must do, and that its boot is
-// not of the future, beyond what clocks may differ by. Who makes one up deceives
-// nobody but itself.
-func (m *mint) recognise(token string) origin {
-	var t [tokenSize]byte
-	if len(token) != base64.RawURLEncoding.EncodedLen(tokenSize) {
+// recognise tells where a token comes from, for the caller who brought it: one
+// that was minted for another principal is garbage to it. Without a shared key the
+// MAC of another process cannot be checked; then its form must do, and that its
+// boot is not of the future, beyond what clocks may differ by. Who makes one up
+// deceives nobody but itself.
+func (m *mint) recognise(token, caller string) origin {
+	t, ok := parseToken(token)
+	if !ok {
 		return garbage
 	}
-	if n, err := base64.RawURLEncoding.Strict().Decode(t[:], []byte(token)); err != nil || n != tokenSize {
-		return garbage
-	}
-	signed := t
-	m.sign(&signed)
-	genuine, own := hmac.Equal(signed[:], t[:]), bytes.Equal(t[:bootSize], m.boot[:])
-	switch {
+	own := bytes.Equal(t[:bootSize], m.boot[:])
+	switch genuine := m.genuine(t, caller); {
 	case genuine && own:
 		return ownBoot
 	case genuine:
@@ -110,6 +108,27 @@ func (m *mint) recognise(token string) origin {
 		return otherBoot
 	}
 	return garbage
+}
+
+// isElses reports whether a token looks minted and cannot have been for this
+// caller.
+func (m *mint) isElses(token, caller string) bool {
+	t, ok := parseToken(token)
+	return ok && (m.shared || bytes.Equal(t[:bootSize], m.boot[:])) && !m.genuine(t, caller)
+}
+
+func (m *mint) genuine(t [tokenSize]byte, caller string) bool {
+	signed := t
+	m.sign(&signed, caller)
+	return hmac.Equal(signed[:], t[:])
+}
+
+func parseToken(token string) (t [tokenSize]byte, ok bool) {
+	if len(token) != base64.RawURLEncoding.EncodedLen(tokenSize) {
+		return t, false
+	}
+	n, err := base64.RawURLEncoding.Strict().Decode(t[:], []byte(token))
+	return t, err == nil && n == tokenSize
 }
 
 // maxClockSkew is by how much the clock of an earlier process may have been

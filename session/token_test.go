@@ -22,25 +22,25 @@ func TestMintKnowsItsTokensFromGarbage(t *testing.T) {
 		token string
 		want  origin
 	}{
-		"own":                               {m, m.new(), ownBoot},
-		"before":                            {m, before.new(), otherBoot},
-		"another key":                       {m, other.new(), garbage},
-		"random key, own":                   {random, random.new(), ownBoot},
-		"random key, earlier process":       {later, random.new(), otherBoot},
-		"random key, process of the future": {random, later.new(), garbage},
-		"random key, clock set back":        {random, newMint(nil, now.Add(time.Hour)).new(), otherBoot},
+		"own":                               {m, m.new(""), ownBoot},
+		"before":                            {m, before.new(""), otherBoot},
+		"another key":                       {m, other.new(""), garbage},
+		"random key, own":                   {random, random.new(""), ownBoot},
+		"random key, earlier process":       {later, random.new(""), otherBoot},
+		"random key, process of the future": {random, later.new(""), garbage},
+		"random key, clock set back":        {random, newMint(nil, now.Add(time.Hour)).new(""), otherBoot},
 		"empty":                             {m, "", garbage},
 		"a principal's":                     {m, m.derive("principal", "a", "b"), garbage},
 	} {
-		if got := c.mint.recognise(c.token); got != c.want {
+		if got := c.mint.recognise(c.token, ""); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		forged := []byte(m.new())
+		forged := []byte(m.new(""))
 		i := rapid.IntRange(0, len(forged)-1).Draw(t, "at")
 		forged[i] = rapid.SampledFrom([]byte("ABCxyz019-_=+ ;")).Filter(func(b byte) bool { return b != forged[i] }).Draw(t, "byte")
-		if got := m.recognise(string(forged)); got != garbage {
+		if got := m.recognise(string(forged), ""); got != garbage {
 			t.Fatalf("a token with byte %d changed is recognised as %d", i, got)
 		}
 	})
@@ -50,7 +50,7 @@ func TestMintKnowsItsTokensFromGarbage(t *testing.T) {
 func TestTokensAreShortAndNeverRepeat(t *testing.T) {
 	m, seen := newMint(nil, time.Now()), make(map[string]bool)
 	for range 10_000 {
-		token := m.new()
+		token := m.new("")
 		if len(token) != 39 || seen[token] {
 			t.Fatalf("token %q", token)
 		}
@@ -84,18 +84,18 @@ func TestPrincipalsIDsAreAllDifferent(t *testing.T) {
 // No token does harm, and none is recognised but those that were minted.
 func FuzzRecognise(f *testing.F) {
 	shared, random := newMint([]byte("0123456789abcdef"), time.Unix(1_700_000_000, 0)), newMint(nil, time.Unix(1_700_000_000, 0))
-	for _, seed := range []string{"", "x", newMint(nil, time.Unix(1_900_000_000, 0)).new(), "p:abc", "00000000-0000-4000-8000-000000000000"} {
+	for _, seed := range []string{"", "x", newMint(nil, time.Unix(1_900_000_000, 0)).new(""), "p:abc", "00000000-0000-4000-8000-000000000000"} {
 		f.Add(seed)
 	}
-	genuine := shared.new()
+	genuine := shared.new("")
 	f.Fuzz(func(t *testing.T, token string) {
-		if got := shared.recognise(token); got == otherBoot {
+		if got := shared.recognise(token, ""); got == otherBoot {
 			t.Errorf("a token of no other boot is recognised: %q", token)
 		}
-		if got := random.recognise(token); got == ownBoot {
+		if got := random.recognise(token, ""); got == ownBoot {
 			t.Errorf("a token that was not minted is recognised: %q", token)
 		}
-		if got := shared.recognise(genuine + token); token != "" && got != garbage {
+		if got := shared.recognise(genuine+token, ""); token != "" && got != garbage {
 			t.Errorf("a token with %q behind it is recognised", token)
 		}
 	})

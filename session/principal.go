@@ -1,0 +1,223 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"cmp"
+	"context"
+	"crypto/subtle"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// DefaultPrincipal returns who calls, as far as it can tell by itself: what
+// arrow-go's authentication has put into the context ([flight.AuthFromContext]),
+// if that is a string or a [fmt.Stringer]; else the subject of the client's TLS
+// certificate, if the server has verified it, or its first alternative name if
+// the subject is empty; else nobody. Anything else that authentication has put
+// there is an error: say who that is by [WithPrincipal].
+func DefaultPrincipal(ctx context.Context) (who Principal, _ error) {
+	switch auth := flight.AuthFromContext(ctx).(type) {
+	case nil:
+	case string:
+		who.Name = auth
+	case fmt.Stringer:
+		who.Name = auth.String()
+	default:
+		return who, &callError{code: codes.Internal, text: noSession, reason: "SESSION_FAILED",
+			cause: fmt.Errorf("session: authentication has put a %T into the context, which names nobody by itself: use WithPrincipal", auth)}
+	}
+	if who.Name == "" {
+		who.Name = certified(ctx)
+	}
+	return who, nil
+}
+
+// certified returns the name in the client's certificate, empty if there is none
+// that was verified.
+func certified(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	tls, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(tls.State.VerifiedChains) == 0 || len(tls.State.VerifiedChains[0]) == 0 {
+		return ""
+	}
+	return nameIn(tls.State.VerifiedChains[0][0])
+}
+
+func nameIn(leaf *x509.Certificate) string {
+	name := leaf.Subject.String()
+	for _, uri := range leaf.URIs {
+		name = cmp.Or(name, uri.String())
+	}
+	for _, other := range append(leaf.DNSNames, leaf.EmailAddresses...) {
+		name = cmp.Or(name, other)
+	}
+	return cmp.Or(name, "certificate "+leaf.SerialNumber.String())
+}
+
+// caller returns who makes a call, by [WithPrincipal].
+func (m *interceptors) caller(ctx context.Context) (Principal, error) {
+	c := Carrier{kind: principalCarrier, who: m.config.principal}
+	return c.ask(ctx)
+}
+
+// owner is who a session must belong to.
+type owner struct {
+	name  string // empty: nobody, as of sessions of anonymous callers
+	other string // the source of a session that is somebody else's
+	found bool   // there is such a session
+}
+
+// principalSource begins the names of sources that are principals.
+const principalSource = "principal "
+
+// owns reports whether a session from a source is the owner's. How long that
+// takes tells nothing of the name that it is compared with, but for its length.
+func (o *owner) owns(source string) bool {
+	name, named := strings.CutPrefix(source, principalSource)
+	if !named {
+		name = ""
+	}
+	if subtle.ConstantTimeCompare([]byte(name), []byte(o.name)) == 1 {
+		return true
+	}
+	o.other, o.found = source, true
+	return false
+}
+
+// owner returns whose session it is; empty: of anonymous callers.
+func (l *held) owner() string {
+	if own, ok := l.session.(*statefulServerSession); ok {
+		return own.owner
+	}
+	name, named := strings.CutPrefix(l.lease.Source(), principalSource)
+	if !named {
+		return ""
+	}
+	return name
+}
+
+// ownsHome is owns for a session from a store that is not of this package's: one
+// that was made here knows whose it is.
+func (o *owner) ownsHome(s ServerSession) bool {
+	own, ok := s.(*statefulServerSession)
+	if !ok || own.owner == "" {
+		return !ok || o.name == "" || o.owns("")
+	}
+	return o.owns(principalSource + own.owner)
+}
+
+// ownsLeased is owns for a session with its lease, which may be nil.
+func (o *owner) ownsLeased(s ServerSession, l SessionLease) bool {
+	if ours, ok := l.(*lease); ok {
+		return o.owns(ours.Source())
+	}
+	return o.ownsHome(s)
+}
+
+// authenticated returns the name of the DefaultPrincipal, for those who cannot
+// refuse a call; empty if there is none.
+func authenticated(ctx context.Context) string {
+	c := Carrier{kind: principalCarrier, who: DefaultPrincipal}
+	who, err := c.ask(ctx)
+	if err != nil {
+		return ""
+	}
+	return who.Name
+}
+
+// SecurityEventKind says what a [SecurityEvent] is about.
+type SecurityEventKind uint8
+
+const (
+	// ForeignToken: a call brought the token of a live session that belongs to
+	// another principal, or to one while the caller is anonymous. It was treated
+	// like a token that never was. The token may be stolen, or planted.
+	ForeignToken SecurityEventKind = iota + 1
+	// PrincipalHidden: a handler knows who calls, but the session interceptor did
+	// not: the one that authenticates comes after it, where it must come before.
+	// The call got no session.
+	PrincipalHidden
+)
+
+// String returns "foreign token" or "principal hidden".
+func (k SecurityEventKind) String() string {
+	switch k {
+	case ForeignToken:
+		return "foreign token"
+	case PrincipalHidden:
+		return "principal hidden"
+	}
+	return fmt.Sprintf("SecurityEventKind(%d)", uint8(k))
+}
+
+// SecurityEvent tells of a call that may be an attack, or of a server that is
+// open to one. It contains no token.
+type SecurityEvent struct {
+	Kind SecurityEventKind
+	// Session is the session that the token names; zero if there is none.
+	Session layover.Fingerprint
+	// Owner is the source of that session: "principal " and a name, or the host
+	// from which an anonymous caller made it.
+	Owner string
+	// Caller is the name of the call's principal; empty: an anonymous one.
+	Caller string
+	// Host is where the call came from, of an IPv6 address the /64.
+	Host string
+	// Count is how many events of this kind there were, with this one.
+	Count uint64
+}
+
+// alarms count and report security events.
+type alarms struct {
+	counts [PrincipalHidden + 1]atomic.Uint64
+	tell   func(SecurityEvent)
+}
+
+// alarm reports a security event: to the owner's function and to the log.
+func (m *interceptors) alarm(ctx context.Context, e SecurityEvent) {
+	e.Count, e.Host = m.alarms.counts[e.Kind].Add(1), sourceOf(ctx)
+	m.reporter.log(ctx, slog.LevelWarn, codes.PermissionDenied, "layover: security: "+e.Kind.String(),
+		slog.String("session", e.Session.String()), slog.String("owner", e.Owner), slog.String("caller", e.Caller),
+		slog.String("host", e.Host), slog.Uint64("total", e.Count))
+	if m.config.alarm == nil {
+		return
+	}
+	defer func() { _ = recover() }() // it is foreign code
+	m.config.alarm(e)
+}
+
+// errHidden says that the session interceptor could not see who calls.
+var errHidden = &callError{code: codes.Internal, reason: "SESSION_PRINCIPAL_HIDDEN",
+	text: "the server looks for sessions before it authenticates; its owner must put authentication first"}
+
+// hidden returns errHidden if the handler's context names a principal, and that
+// of the interceptor did not.
+func (h *handle) hidden(ctx context.Context) error {
+	if h.m.own == nil || h.principal() != nil {
+		return nil
+	}
+	within, err := h.m.caller(ctx)
+	if err != nil || within.Name == "" {
+		return nil //nolint:nilerror // the call is refused where its principal is needed
+	}
+	if outside, err := h.m.caller(h.base); err != nil || outside.Name != "" {
+		return nil //nolint:nilerror // the same
+	}
+	h.m.alarm(h.base, SecurityEvent{Kind: PrincipalHidden, Caller: within.Name})
+	return errHidden
+}

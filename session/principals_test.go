@@ -1,0 +1,366 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	apache "github.com/apache/arrow-go/v18/arrow/flight/session"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/session"
+)
+
+// alarms collects security events.
+type alarms struct {
+	mu  sync.Mutex
+	all []session.SecurityEvent
+}
+
+func (a *alarms) tell(e session.SecurityEvent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all = append(a.all, e)
+}
+
+func (a *alarms) take() []session.SecurityEvent {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer func() { a.all = nil }()
+	return a.all
+}
+
+// stores of every kind that keep the owner of a session.
+func boundStores(t *testing.T) map[string]session.SessionStore {
+	own := newStore(t)
+	return map[string]session.SessionStore{"ours": own, "a lease store": &fakeLeases{newStore(t)}, "Apache's": apache.NewSessionStore()}
+}
+
+// fakeLeases is a LeaseStore that this package does not know.
+type fakeLeases struct{ session.LeaseStore }
+
+// For any other principal, and for an anonymous caller, a token is one that never
+// was: it gives no session, ends none, and the reply is that to garbage. It is
+// reported, without the token.
+func TestATokenIsWorthNothingToAnybodyElse(t *testing.T) {
+	for name, store := range boundStores(t) {
+		t.Run(name, func(t *testing.T) {
+			var seen alarms
+			var log logBuffer
+			c := serveEdge(t, edge(store, session.WithPrincipal(who), session.WithSecurityEvents(seen.tell), session.WithLogger(log.logger())), nil).client()
+			cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+			garbage := cookie[:len(cookie)-2] + "AA"
+			for _, thief := range []string{"bob", "alic", "Alice", "alice ", ""} {
+				for what, f := range map[string]call{"get": getOptions(nil), "query": info(""), "stream": scan(""), "close": closeSession} {
+					stolen, made := c.do(with(f, "x-user", thief), cookie), c.do(with(f, "x-user", thief), garbage)
+					if fmt.Sprint(stolen) != fmt.Sprint(made) || stolen.err != nil || stolen.header != nil || stolen.trailer != nil {
+						t.Errorf("%s by %q: stolen %v, garbage %v", what, thief, stolen, made)
+					}
+				}
+				if got := c.schema("x-user", thief, "cookie", cookie); got != "" {
+					t.Errorf("%q has schema %q", thief, got)
+				}
+				if other := c.must(with(setOption("schema", "x"), "x-user", thief), cookie).cookie(t); token(other) == token(cookie) {
+					t.Errorf("%q was given the stolen token", thief)
+				}
+			}
+			events := seen.take()
+			if len(events) != 30 {
+				t.Errorf("%d events, want 30", len(events))
+			}
+			for i, e := range events {
+				if e.Kind != session.ForeignToken || e.Count != uint64(i+1) || e.Host != "127.0.0.1" || strings.Contains(fmt.Sprintf("%+v", e), token(cookie)) {
+					t.Errorf("event %d: %+v", i, e)
+				}
+				if name == "ours" && e.Owner != "principal alice" {
+					t.Errorf("owner %q", e.Owner)
+				}
+			}
+			if text := log.String(); !strings.Contains(text, "WARN") || !strings.Contains(text, "foreign token") || strings.Contains(text, token(cookie)) {
+				t.Errorf("the log: %s", text)
+			}
+			if got := c.schema("x-user", "alice", "cookie", cookie); got != "prod" {
+				t.Errorf("alice has schema %q", got)
+			}
+			if again := seen.take(); again != nil {
+				t.Errorf("her own call was reported: %+v", again)
+			}
+		})
+	}
+}
+
+// Who tries a stolen token neither confirms its session nor starts its idle clock.
+func TestAStolenTokenKeepsNothingAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t)
+		c := serveEdgeInBubble(t, edge(store, session.WithPrincipal(who)), nil).client()
+		cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+		<-time.After(time.Second)
+		state := func() (all []layover.Info) {
+			for info := range store.All() {
+				all = append(all, info)
+			}
+			return all
+		}
+		before := state()
+		for range 10 {
+			<-time.After(time.Second)
+			c.must(with(info(""), "x-user", "bob"), cookie)
+		}
+		if after := state(); !slices.Equal(before, after) || len(after) != 1 || after[0].Confirmed {
+			t.Errorf("before %+v, after %+v", before, after)
+		}
+	})
+}
+
+// A session that an anonymous caller made is not a principal's: whoever plants a
+// token gets nothing of what its victim does after the login.
+func TestAPlantedTokenIsNotAdopted(t *testing.T) {
+	for name, store := range boundStores(t) {
+		t.Run(name, func(t *testing.T) {
+			c := serveEdge(t, edge(store, session.WithPrincipal(who)), nil).client()
+			planted := c.must(setOption("schema", "evil")).cookie(t)
+			if got := c.schema("x-user", "alice", "cookie", planted); got != "" {
+				t.Errorf("alice has schema %q", got)
+			}
+			own := c.must(with(setOption("schema", "prod"), "x-user", "alice"), planted).cookie(t)
+			if token(own) == token(planted) {
+				t.Error("the token was adopted")
+			}
+			if got := c.schema("cookie", planted); got != "evil" {
+				t.Errorf("the planter sees %q", got)
+			}
+			for _, bad := range []string{"made-up", token(own)[1:], "p:" + token(own)} {
+				r := c.must(with(setOption("schema", "x"), "x-user", "bob"), session.StatefulSessionCookieName+"="+bad)
+				if token(r.cookie(t)) == bad {
+					t.Errorf("the made-up token %q was adopted", bad)
+				}
+			}
+		})
+	}
+}
+
+// What becomes of a session is its owner's business alone: nobody else is told of
+// its end, nor uses up or acknowledges what its owner is to be told.
+func TestNobodyElseIsToldOfALostSession(t *testing.T) {
+	store := newStore(t)
+	c := serveEdge(t, edge(store, session.WithPrincipal(who)), nil).client()
+	cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+	store.Kill(store.Fingerprint(token(cookie)))
+	for _, thief := range []string{"bob", ""} {
+		for _, f := range []call{info(""), setOption("schema", "x"), closeSession} {
+			if r := c.do(with(f, "x-user", thief), cookie); r.err != nil {
+				t.Errorf("%q was told %v", thief, r.err)
+			}
+		}
+	}
+	if r := c.do(with(info(""), "x-user", "alice"), cookie); status.Code(r.err) != codes.NotFound {
+		t.Errorf("alice was told %v", r.err)
+	}
+}
+
+// Sessions of the owner's own type are bound as well.
+func TestSessionsOfAnyTypeAreBound(t *testing.T) {
+	store := newStore(t)
+	n := 0
+	manager := session.NewStatefulServerSessionManager(session.WithStore(store), session.WithFactory(fakeFactory(func() (session.ServerSession, error) {
+		n++
+		return &userSession{id: fmt.Sprint("user-", n)}, nil
+	})))
+	c := serveEdge(t, session.NewServerMiddleware(manager, session.WithPrincipal(who), session.WithLogger(nil), session.WithLazySessions()), nil).client()
+	cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+	if got := c.schema("x-user", "alice", "cookie", cookie); got != "prod" {
+		t.Errorf("alice has schema %q", got)
+	}
+	if r := c.do(with(getOptions(nil), "x-user", "bob"), cookie); status.Code(r.err) != codes.NotFound || !strings.Contains(r.err.Error(), "does not know it") {
+		t.Errorf("bob: %v", r.err)
+	}
+	unknown := c.do(with(getOptions(nil), "x-user", "bob"), session.StatefulSessionCookieName+"=user-99")
+	if status.Code(unknown.err) != codes.NotFound || !strings.Contains(unknown.err.Error(), "does not know it") {
+		t.Errorf("an unknown one: %v", unknown.err)
+	}
+}
+
+type name struct{ text string }
+
+func (n name) String() string { return n.text }
+
+// authenticating puts an identity into the context, as arrow-go does.
+func authenticating(identity func(bearer string) any) flight.ServerMiddleware {
+	return flight.CreateServerBasicAuthMiddleware(validator(identity))
+}
+
+type validator func(string) any
+
+func (validator) Validate(user, _ string) (string, error) { return user, nil }
+func (v validator) IsValid(bearer string) (any, error)    { return v(bearer), nil }
+func bearer(f call, user string, cookies ...string) call {
+	return with(f, append([]string{"authorization", "Bearer " + user}, cookies...)...)
+}
+func chained(first, second flight.ServerMiddleware) flight.ServerMiddleware {
+	return flight.ServerMiddleware{
+		Unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			return first.Unary(ctx, req, info, func(ctx context.Context, req any) (any, error) { return second.Unary(ctx, req, info, handler) })
+		},
+		Stream: func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			return first.Stream(srv, stream, info, func(srv any, stream grpc.ServerStream) error { return second.Stream(srv, stream, info, handler) })
+		},
+	}
+}
+
+// By default the principal is what arrow-go's authentication has proved, if it
+// has a name; an identity without one fails the calls that need a session, and
+// names its type in the log.
+func TestThePrincipalIsWhoHasAuthenticated(t *testing.T) {
+	identities := func(bearer string) any {
+		switch kind, who, _ := strings.Cut(bearer, "-"); kind {
+		case "text":
+			return who
+		case "stringer":
+			return name{who}
+		case "struct":
+			return struct{ user string }{who}
+		}
+		return nil
+	}
+	var log logBuffer
+	e := serveEdge(t, chained(authenticating(identities), edge(newStore(t), session.WithLogger(log.logger()))), nil)
+	c := e.client()
+	for _, kind := range []string{"text-", "stringer-"} {
+		cookie := c.must(bearer(setOption("schema", "prod"), kind+"alice")).cookie(t)
+		for _, other := range []string{"text-bob", "stringer-bob", "anonymous", "text-"} {
+			var got map[string]*flight.SessionOptionValue
+			if c.must(bearer(getOptions(&got), other), cookie); len(got) != 0 {
+				t.Errorf("%s has %v", other, got)
+			}
+		}
+		var got map[string]*flight.SessionOptionValue
+		if c.must(bearer(getOptions(&got), kind+"alice"), cookie); len(got) != 1 {
+			t.Errorf("alice has %v", got)
+		}
+		if r := c.do(bearer(getOptions(nil), "struct-alice"), cookie); status.Code(r.err) != codes.Internal {
+			t.Errorf("an identity without a name: %v", r.err)
+		}
+	}
+	c.must(bearer(info(""), "struct-alice"))
+	if r := c.do(bearer(setOption("schema", "x"), "struct-alice")); status.Code(r.err) != codes.Internal || strings.Contains(r.err.Error(), "struct") {
+		t.Errorf("a session for an identity without a name: %v", r.err)
+	}
+	if text := log.String(); !strings.Contains(text, "struct { user string }") || !strings.Contains(text, "WithPrincipal") {
+		t.Errorf("the log: %s", text)
+	}
+}
+
+// Authentication that comes after the session interceptor hides the principal:
+// calls get no session then, and the log says why.
+func TestAnOrderThatHidesThePrincipalIsNamed(t *testing.T) {
+	var seen alarms
+	var log logBuffer
+	store := newStore(t)
+	middleware := chained(edge(store, session.WithSecurityEvents(seen.tell), session.WithLogger(log.logger())), authenticating(func(bearer string) any { return bearer }))
+	c := serveEdge(t, middleware, nil).client()
+	for _, f := range []call{setOption("schema", "x"), info(""), getOptions(nil)} {
+		if r := c.do(bearer(f, "alice")); status.Code(r.err) != codes.Internal || !strings.Contains(r.err.Error(), "put authentication first") {
+			t.Errorf("%v", r.err)
+		}
+	}
+	if events := seen.take(); len(events) != 3 || events[0].Kind != session.PrincipalHidden || events[0].Caller != "alice" {
+		t.Errorf("%+v", events)
+	}
+	if !strings.Contains(log.String(), "principal hidden") || store.Len() != 0 {
+		t.Errorf("%d sessions; the log: %s", store.Len(), log.String())
+	}
+}
+
+// A login handler binds its session to whom it has authenticated, also where the
+// session is found by cookie: nobody else can use it.
+func TestBeginBindsTheSessionToThePrincipal(t *testing.T) {
+	e := serveEdge(t, edge(newStore(t), session.WithPrincipal(who)), &sqlServer{statements: map[string]statement{
+		"login": func(ctx context.Context, _ session.ServerSession) error {
+			s, err := session.Begin(ctx, session.Principal{Name: "alice"})
+			if err == nil {
+				s.SetSessionOption("schema", text("prod"))
+			}
+			return err
+		}}})
+	c := e.client()
+	cookie := c.must(info("login")).cookie(t)
+	if got := c.schema("x-user", "alice", "cookie", cookie); got != "prod" {
+		t.Errorf("alice has schema %q", got)
+	}
+	for _, other := range []string{"bob", ""} {
+		if got := c.schema("x-user", other, "cookie", cookie); got != "" {
+			t.Errorf("%q has schema %q", other, got)
+		}
+	}
+}
+
+// A panic in the owner's functions is an error of the call.
+func TestPanicsOfPrincipalsAndAlarmsAreContained(t *testing.T) {
+	c := serveEdge(t, edge(newStore(t), session.WithPrincipal(who), session.WithSecurityEvents(func(session.SecurityEvent) { panic("no") })), nil).client()
+	cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+	c.must(with(info(""), "x-user", "bob"), cookie)
+	if r := c.do(with(info(""), "x-user", "panicking"), cookie); status.Code(r.err) != codes.Internal {
+		t.Errorf("%v", r.err)
+	}
+}
+
+// In Apache's shape, too, a token is worth nothing to anybody else.
+func TestATokenIsWorthNothingToAnybodyElseInApachesShape(t *testing.T) {
+	for name, store := range boundStores(t) {
+		t.Run(name, func(t *testing.T) {
+			manager := session.NewStatefulServerSessionManager(session.WithStore(store))
+			ours := flight.CreateServerMiddleware(session.NewServerSessionMiddleware(manager, session.WithLogger(nil)))
+			c := serveEdge(t, chained(authenticating(func(bearer string) any { return bearer }), ours), nil).client()
+			cookie := c.must(bearer(setOption("schema", "prod"), "alice")).cookie(t)
+			for user, want := range map[string]string{"alice": "prod", "bob": ""} {
+				var got map[string]*flight.SessionOptionValue
+				r := c.must(bearer(getOptions(&got), user), cookie)
+				if got["schema"].GetStringValue() != want || (r.header == nil) != (user == "alice") {
+					t.Errorf("%s has %v, header %q", user, got, r.header)
+				}
+			}
+		})
+	}
+}
+
+// A client is whom its verified certificate names.
+func TestACertificateNamesThePrincipal(t *testing.T) {
+	link, _ := url.Parse("spiffe://cluster/ns/a")
+	for want, leaf := range map[string]*x509.Certificate{
+		"CN=alice,O=Example":    {Subject: pkix.Name{CommonName: "alice", Organization: []string{"Example"}}, URIs: []*url.URL{link}},
+		"spiffe://cluster/ns/a": {URIs: []*url.URL{link}, DNSNames: []string{"a.example"}},
+		"a.example":             {DNSNames: []string{"a.example"}},
+		"certificate 7":         {SerialNumber: big.NewInt(7)},
+	} {
+		for verified, name := range map[bool]string{true: want, false: ""} {
+			info := credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}}
+			if verified {
+				info.State.VerifiedChains = [][]*x509.Certificate{{leaf}}
+			}
+			got, err := session.DefaultPrincipal(peer.NewContext(t.Context(), &peer.Peer{AuthInfo: info}))
+			if err != nil || got.Name != name {
+				t.Errorf("verified %t: %q, %v, want %q", verified, got.Name, err, name)
+			}
+		}
+	}
+}
