@@ -433,6 +433,22 @@ func (s *Store[S]) CompareAndRemove(id string, v S) error {
 	return s.removeIf(id, func(filed S) bool { return s.same(filed, v) })
 }
 
+// CompareAndSetSize is [Lease.SetSize] of the live session v under id, without a
+// lease. Errors: those of SetSize, [ErrNotFound], [ErrShutdown].
+func (s *Store[S]) CompareAndSetSize(id string, v S, n int64) error {
+	if !sane(n) {
+		return ErrInvalid
+	}
+	e, err := s.visit(id)
+	if err != nil {
+		return err
+	}
+	if !s.same(e.value, v) {
+		return s.notFound(id, 0)
+	}
+	return s.setSize(e, n)
+}
+
 func (s *Store[S]) removeIf(id string, meant func(S) bool) error {
 	for {
 		e, err := s.visit(id)

@@ -134,7 +134,7 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 			return nil, err
 		}
 		origin.Source, origin.Expires = principalSource+by.who.Name, by.who.Expires
-		if l.session, l.other, err = m.own.create(h.base, origin, &namedFactory{by}); err != nil {
+		if l.session, l.other, err = m.own.create(h.base, origin, &namedFactory{by, m.own.limits}); err != nil {
 			return nil, err
 		}
 		if l.other != nil { // a plain store has none
@@ -166,24 +166,25 @@ func (m *interceptors) createByCookie(ctx context.Context, who Principal, origin
 	if m.mints {
 		factory = &sessionFactory{func() string { return m.mint.new(who.Name) }}
 	}
-	factory = &ownedFactory{factory, who}
+	factory = &ownedFactory{factory, who, m.own.limits}
 	if l.session, l.other, err = m.own.create(ctx, origin, factory); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-// ownedFactory makes sessions that belong to a principal.
+// ownedFactory makes sessions that belong to a principal, with these limits.
 type ownedFactory struct {
 	SessionFactory
-	who Principal
+	who    Principal
+	limits OptionLimits
 }
 
 // CreateSession returns a new, empty session.
 func (f *ownedFactory) CreateSession() (ServerSession, error) {
 	s, err := f.SessionFactory.CreateSession()
 	if own, ok := s.(*statefulServerSession); ok && own != nil {
-		own.owner = f.who.Name
+		own.owner, own.limits = f.who.Name, f.limits
 		own.expires.Store(endOf(f.who.Expires))
 	}
 	return s, err
@@ -220,11 +221,15 @@ func (m *interceptors) share(h *handle, by *named, holds bool) (l *held, err err
 }
 
 // namedFactory makes the session of a principal.
-type namedFactory struct{ by *named }
+type namedFactory struct {
+	by     *named
+	limits OptionLimits
+}
 
 // CreateSession returns a new, empty session.
 func (f *namedFactory) CreateSession() (ServerSession, error) {
 	s := &statefulServerSession{id: f.by.id}
+	s.limits = f.limits
 	s.expires.Store(endOf(f.by.who.Expires))
 	return s, nil
 }

@@ -57,8 +57,11 @@
 //	UNAVAILABLE         SESSION_STORE_FAILED, _STORE_DRAINING, _STORE_SHUTDOWN
 //	INTERNAL            SESSION_NOT_SAVED: the handler has done its work, but what
 //	                    became of its session is lost, so do not simply repeat it;
-//	                    SESSION_FAILED: anything else
-//	INVALID_ARGUMENT    SESSION_AMBIGUOUS: carriers disagree; SESSION_KEY_INVALID
+//	                    SESSION_PRINCIPAL_HIDDEN: the server looks for sessions
+//	                    before it authenticates; SESSION_FAILED: anything else
+//	INVALID_ARGUMENT    SESSION_AMBIGUOUS: carriers disagree; SESSION_KEY_INVALID;
+//	                    SESSION_OPTION_LIMIT: see [WithOptionLimits], also as
+//	                    RESOURCE_EXHAUSTED
 //	UNAUTHENTICATED     SESSION_UNAUTHENTICATED, SESSION_ANONYMOUS,
 //	                    SESSION_KEY_WITHOUT_PRINCIPAL
 //	FAILED_PRECONDITION SESSION_NEEDS_TLS, see [WithTLSRequired]

@@ -163,12 +163,27 @@ func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 	}
 	own, ok := s.(*statefulServerSession)
 	if !ok {
-		s.SetSessionOption(name, value)
-		return nil
+		return h.putForeign(s, name, value)
 	}
-	if !own.keep(name, value) && !h.closed.Load() && h.m.config.policy != RenewDead {
+	known, err := own.keep(name, value)
+	if err != nil {
+		return err
+	}
+	if !known && !h.closed.Load() && h.m.config.policy != RenewDead {
 		return errNotKept // the next call would be told of nothing
 	}
+	return nil
+}
+
+// putForeign is put into a session of a foreign type.
+func (h *handle) putForeign(s ServerSession, name string, value *flight.SessionOptionValue) (err error) {
+	if h.m.own != nil {
+		l := h.m.own.limits.orDefault()
+		if err := l.checkForeign(s, name, value); err != nil {
+			return err
+		}
+	}
+	s.SetSessionOption(name, value)
 	return nil
 }
 

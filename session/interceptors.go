@@ -66,7 +66,7 @@ type interceptors struct {
 	tellings  *tellings
 	closes    sync.Mutex // one call at a time closes a session of this package's
 	reporter  *reporter
-	alarms    alarms
+	alarms    [PrincipalHidden + 1]atomic.Uint64 // security events by kind
 	warned    atomic.Bool
 }
 

@@ -17,8 +17,10 @@ type optionSet struct {
 	closed atomic.Bool // by whomever; calls look at it without the mutex
 	mu     sync.RWMutex
 	values map[string]*flight.SessionOptionValue
-	held   bool // has, or ever had, a value
-	sealed bool // takes no more values
+	weight weight
+	limits OptionLimits // zero: the defaults
+	held   bool         // has, or ever had, a value
+	sealed bool         // takes no more values
 }
 
 // GetSessionOption returns a copy of the value of an option, nil if it is not
@@ -64,6 +66,7 @@ func (o *optionSet) set(name string, value *flight.SessionOptionValue) (first bo
 	if o.values == nil {
 		o.values = make(map[string]*flight.SessionOptionValue)
 	}
+	o.weight = o.weight.add(name, o.values[name], value)
 	o.values[name] = value
 	first = !o.held
 	o.held = true
@@ -74,6 +77,7 @@ func (o *optionSet) set(name string, value *flight.SessionOptionValue) (first bo
 func (o *optionSet) EraseSessionOption(name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.weight = o.weight.add(name, o.values[name], nil)
 	delete(o.values, name)
 }
 
@@ -88,7 +92,7 @@ func (o *optionSet) tearDown() {
 	o.seal()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.values = nil
+	o.values, o.weight = nil, weight{}
 }
 
 // seal closes the session and takes no more options. Those that it has stay for
@@ -99,6 +103,23 @@ func (o *optionSet) seal() {
 	defer o.mu.Unlock()
 	o.closed.Store(true)
 	o.sealed = true
+}
+
+// fits returns what the session would weigh if an option was set, and why it may
+// not be set.
+func (o *optionSet) fits(name string, value *flight.SessionOptionValue) (then weight, _ error) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	l := o.limits.orDefault()
+	then = o.weight.add(name, o.values[name], value)
+	return then, l.check(name, value, o.weight, then)
+}
+
+// bytes returns what the options take.
+func (o *optionSet) bytes() int {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.weight.bytes
 }
 
 func (o *optionSet) holds() bool {

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
@@ -143,6 +142,7 @@ func authenticated(ctx context.Context) string {
 // SecurityEventKind says what a [SecurityEvent] is about.
 type SecurityEventKind uint8
 
+// The kinds of security events.
 const (
 	// ForeignToken: a call brought the token of a live session that belongs to
 	// another principal, or to one while the caller is anonymous. It was treated
@@ -182,15 +182,9 @@ type SecurityEvent struct {
 	Count uint64
 }
 
-// alarms count and report security events.
-type alarms struct {
-	counts [PrincipalHidden + 1]atomic.Uint64
-	tell   func(SecurityEvent)
-}
-
 // alarm reports a security event: to the owner's function and to the log.
 func (m *interceptors) alarm(ctx context.Context, e SecurityEvent) {
-	e.Count, e.Host = m.alarms.counts[e.Kind].Add(1), sourceOf(ctx)
+	e.Count, e.Host = m.alarms[e.Kind].Add(1), sourceOf(ctx)
 	m.reporter.log(ctx, slog.LevelWarn, codes.PermissionDenied, "layover: security: "+e.Kind.String(),
 		slog.String("session", e.Session.String()), slog.String("owner", e.Owner), slog.String("caller", e.Caller),
 		slog.String("host", e.Host), slog.Uint64("total", e.Count))
@@ -199,6 +193,12 @@ func (m *interceptors) alarm(ctx context.Context, e SecurityEvent) {
 	}
 	defer func() { _ = recover() }() // it is foreign code
 	m.config.alarm(e)
+}
+
+// callerName is caller for those who need not know why it is not known.
+func (m *interceptors) callerName(ctx context.Context) (name string, known bool) {
+	who, err := m.caller(ctx)
+	return who.Name, err == nil
 }
 
 // errHidden says that the session interceptor could not see who calls.
@@ -211,13 +211,13 @@ func (h *handle) hidden(ctx context.Context) error {
 	if h.m.own == nil || h.principal() != nil {
 		return nil
 	}
-	within, err := h.m.caller(ctx)
-	if err != nil || within.Name == "" {
-		return nil //nolint:nilerror // the call is refused where its principal is needed
+	name, known := h.m.callerName(ctx)
+	if !known || name == "" {
+		return nil
 	}
-	if outside, err := h.m.caller(h.base); err != nil || outside.Name != "" {
-		return nil //nolint:nilerror // the same
+	if outside, known := h.m.callerName(h.base); !known || outside != "" {
+		return nil
 	}
-	h.m.alarm(h.base, SecurityEvent{Kind: PrincipalHidden, Caller: within.Name})
+	h.m.alarm(h.base, SecurityEvent{Kind: PrincipalHidden, Caller: name})
 	return errHidden
 }

@@ -18,7 +18,7 @@ import (
 type statefulServerSession struct {
 	optionSet
 	id      string
-	filing  sync.Mutex                           // held while a store takes it in
+	filing  sync.Mutex                           // held while a store takes it in, and while its size changes
 	told    atomic.Bool                          // a client was told that it is closed
 	owner   string                               // the principal that it was made for; empty: none
 	expires atomic.Int64                         // of a principal's: when its last proof ends, in nanoseconds
@@ -53,25 +53,52 @@ func (f *sessionFactory) CreateSession() (ServerSession, error) {
 func (s *statefulServerSession) Token() string { return s.id }
 
 // SetSessionOption sets an option to a copy of value. A value without content,
-// or nil, erases it. After the session's end it does nothing.
+// or nil, erases it. After the session's end it does nothing, nor beyond the
+// limits, see [WithOptionLimits].
 func (s *statefulServerSession) SetSessionOption(name string, value *flight.SessionOptionValue) {
-	s.keep(name, value)
+	if value.GetOptionValue() == nil {
+		s.EraseSessionOption(name)
+		return
+	}
+	_, _ = s.keep(name, value)
 }
 
-// keep is SetSessionOption. It reports whether the store knows that the session
-// holds something: if not, the session has ended before, and nobody will be told
-// of what it held.
-func (s *statefulServerSession) keep(name string, value *flight.SessionOptionValue) (known bool) {
-	if !s.set(name, value) {
-		return s.holds()
+// EraseSessionOption removes an option. It is idempotent.
+func (s *statefulServerSession) EraseSessionOption(name string) {
+	s.filing.Lock()
+	defer s.filing.Unlock()
+	s.optionSet.EraseSessionOption(name)
+	if home := s.home.Load(); home != nil {
+		_ = home.resize(s, s.bytes()) // to take less is always allowed
+	}
+}
+
+// keep sets an option to a copy of value, which is not nil. The error says why it
+// was not set: it is beyond the limits, or the store has no room for it. It reports
+// whether the store knows that the session holds something: if not, the session
+// has ended before, and nobody will be told of what it held.
+func (s *statefulServerSession) keep(name string, value *flight.SessionOptionValue) (known bool, _ error) {
+	s.filing.Lock()
+	defer s.filing.Unlock()
+	then, err := s.fits(name, value)
+	if err != nil {
+		return false, err
 	}
 	home := s.home.Load()
+	if home != nil {
+		if err := home.resize(s, then.bytes); err != nil {
+			return false, err
+		}
+	}
+	if !s.set(name, value) {
+		return s.holds(), nil
+	}
 	if home == nil {
-		return true
+		return true, nil
 	}
 	isLive := func() bool { return home.peek(s.id) == ServerSession(s) }
 	// It may end at any moment: if it is live afterwards, it was when it was told.
-	return isLive() && home.store.Hold(s.id) == nil && isLive()
+	return isLive() && home.store.Hold(s.id) == nil && isLive(), nil
 }
 
 // Close ends the session: no later call finds it. Calls that use it now keep

@@ -39,6 +39,7 @@ func WithStore(store SessionStore) StatefulSessionManagerOption {
 type StatefulServerSessionManager struct {
 	factory SessionFactory
 	store   SessionStore
+	limits  OptionLimits
 	key     []byte // of fingerprints, where the store has none
 }
 
@@ -78,7 +79,7 @@ func (m *StatefulServerSessionManager) CreateSession(ctx context.Context) (Serve
 	if who != "" {
 		origin.Source = principalSource + who
 	}
-	s, l, err := m.create(ctx, origin, &ownedFactory{m.factory, Principal{Name: who}})
+	s, l, err := m.create(ctx, origin, &ownedFactory{m.factory, Principal{Name: who}, m.limits})
 	if err == nil && l != nil {
 		callFrom(ctx).keep(l)
 	}

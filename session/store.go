@@ -133,7 +133,7 @@ func (s *ExpiringSessionStore) Put(session ServerSession) error {
 	if err != nil {
 		return err
 	}
-	id, origin := session.Token(), layover.Origin{Holds: holds(session)}
+	id, origin := session.Token(), layover.Origin{Holds: holds(session), Size: size(session)}
 	if !isNew {
 		if r, err := s.store.Get(id); err != nil || !same(r.ServerSession, session) {
 			return errClosed
@@ -170,7 +170,7 @@ func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, ori
 		}
 		return nil, errClosed
 	}
-	origin.Holds = origin.Holds || holds(session)
+	origin.Holds, origin.Size = origin.Holds || holds(session), origin.Size+size(session)
 	l := new(lease)
 	if l.Lease, err = s.store.Add(id, resident{session}, origin); err != nil {
 		s.turnAway(session)
@@ -228,6 +228,15 @@ func (s *ExpiringSessionStore) turnAway(session ServerSession) {
 func holds(session ServerSession) bool {
 	own, ok := session.(*statefulServerSession)
 	return ok && own.holds()
+}
+
+// size returns what the options of a session take, in bytes, if it is of this
+// package's type.
+func size(session ServerSession) int64 {
+	if own, ok := session.(*statefulServerSession); ok {
+		return int64(own.bytes())
+	}
+	return 0
 }
 
 // Acquire leases the session with the given token. The error is

@@ -1,0 +1,115 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+)
+
+// ErrOptionLimit says that an option was not set since it is beyond the
+// [OptionLimits]. What was there before stays.
+var ErrOptionLimit = errors.New("session: an option is beyond the limits")
+
+// OptionLimits bound what a client can make the server hold as options of one
+// session. Zero means the default, [math.MaxInt] that there is no limit.
+type OptionLimits struct {
+	// Options is how many options a session has at most. Default 256.
+	Options int
+	// Name is how many bytes the name of an option has at most. Default 256.
+	Name int
+	// Value is how many bytes a value takes at most, encoded as the protobuf
+	// message SessionOptionValue. Default 64 KiB.
+	Value int
+	// Session is how many bytes the names and values of a session take at most, all
+	// together. Default 256 KiB.
+	Session int
+}
+
+var defaultLimits = OptionLimits{Options: 256, Name: 256, Value: 64 << 10, Session: 256 << 10}
+
+// WithOptionLimits bounds the options of each session. An option beyond the
+// limits is not set: [SetOption] returns an error that wraps [ErrOptionLimit],
+// with the status INVALID_ARGUMENT or RESOURCE_EXHAUSTED; SetSessionOption of the
+// call's session has the call fail with it, under [NewServerMiddleware], and does
+// nothing under Apache's shape of middleware, which cannot refuse a call.
+//
+// In a store of this package's, names and values count as bytes of the session,
+// see [layover.WithMaxBytes]. Sessions of a type of the server's own are checked
+// where their options are set through the call's session or SetOption, and tell
+// the store by themselves what they take. Default: see [OptionLimits].
+func WithOptionLimits(l OptionLimits) StatefulSessionManagerOption {
+	return func(m *StatefulServerSessionManager) { m.limits = l }
+}
+
+// orDefault fills in the defaults.
+func (l OptionLimits) orDefault() OptionLimits {
+	for _, f := range []struct {
+		limit *int
+		by    int
+	}{{&l.Options, defaultLimits.Options}, {&l.Name, defaultLimits.Name}, {&l.Value, defaultLimits.Value}, {&l.Session, defaultLimits.Session}} {
+		if *f.limit == 0 {
+			*f.limit = f.by
+		}
+	}
+	return l
+}
+
+// weight is what the options of a session take.
+type weight struct{ options, bytes int }
+
+// add returns the weight when an option has a value instead of another one, nil
+// for none.
+func (w weight) add(name string, was, is *flight.SessionOptionValue) weight {
+	if was != nil {
+		w.options, w.bytes = w.options-1, w.bytes-len(name)-proto.Size(was)
+	}
+	if is != nil {
+		w.options, w.bytes = w.options+1, w.bytes+len(name)+proto.Size(is)
+	}
+	return w
+}
+
+// check returns why an option cannot be set, after which the session would weigh
+// so much.
+func (l *OptionLimits) check(name string, value *flight.SessionOptionValue, was, then weight) error {
+	refuse := func(code codes.Code, format string, args ...any) error {
+		return &callError{code: code, reason: "SESSION_OPTION_LIMIT", sentinel: ErrOptionLimit, text: fmt.Sprintf(format, args...)}
+	}
+	switch size := proto.Size(value); {
+	case len(name) > l.Name:
+		return refuse(codes.InvalidArgument, "the name of an option has %d bytes, and may have %d", len(name), l.Name)
+	case size > l.Value:
+		return refuse(codes.InvalidArgument, "the value of an option has %d bytes, and may have %d", size, l.Value)
+	case then.options > l.Options && then.options > was.options:
+		return refuse(codes.ResourceExhausted, "the session would have %d options, and may have %d", then.options, l.Options)
+	case then.bytes > l.Session && then.bytes > was.bytes:
+		return refuse(codes.ResourceExhausted, "the session's options would take %d bytes, and may take %d", then.bytes, l.Session)
+	}
+	return nil
+}
+
+// checkForeign is check for a session of a foreign type.
+func (l *OptionLimits) checkForeign(s ServerSession, name string, value *flight.SessionOptionValue) error {
+	all := s.GetSessionOptions()
+	var was weight
+	for name, v := range all {
+		was = was.add(name, nil, v)
+	}
+	return l.check(name, value, was, was.add(name, all[name], value))
+}
+
+// resize tells the store what a session takes. A session that has ended takes
+// nothing more that anybody has to make room for, but what its calls still set.
+func (s *ExpiringSessionStore) resize(own *statefulServerSession, bytes int) error {
+	err := s.store.CompareAndSetSize(own.id, resident{own}, int64(bytes))
+	if err != nil && gone(err) != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/session"
+)
+
+// What a client can make the server hold is limited: how many options, their
+// names, their values, and all together. What was there before stays.
+func TestOptionsAreLimited(t *testing.T) {
+	store := newStore(t)
+	many := func(n, size int) map[string]any {
+		all := make(map[string]any)
+		for i := range n {
+			all[fmt.Sprintf("n%05d", i)] = strings.Repeat("v", size)
+		}
+		return all
+	}
+	for name, beyond := range map[string]struct {
+		options map[string]any
+		code    codes.Code
+	}{
+		"a long name":        {map[string]any{strings.Repeat("n", 257): "v"}, codes.InvalidArgument},
+		"a large value":      {map[string]any{"n": strings.Repeat("v", 64<<10)}, codes.InvalidArgument},
+		"a large list":       {map[string]any{"n": strings.Split(strings.Repeat("v,", 32<<10), ",")}, codes.InvalidArgument},
+		"many options":       {many(257, 1), codes.ResourceExhausted},
+		"a hundred thousand": {many(100_000, 1), codes.ResourceExhausted},
+		"much in all":        {many(5, 60<<10), codes.ResourceExhausted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := serveEdge(t, edge(store), nil).client()
+			cookie := c.must(setOption("schema", "prod")).cookie(t)
+			if r := c.do(setOptions(beyond.options), cookie); status.Code(r.err) != beyond.code || reasonOf(t, r.err) != "SESSION_OPTION_LIMIT" {
+				t.Errorf("%v", r.err)
+			}
+			var got map[string]*flight.SessionOptionValue
+			c.must(getOptions(&got), cookie)
+			if got["schema"].GetStringValue() != "prod" || len(got) > 256 {
+				t.Errorf("%d options, schema %q", len(got), got["schema"].GetStringValue())
+			}
+			c.must(closeSession, cookie)
+		})
+	}
+	t.Run("within the limits", func(t *testing.T) {
+		c := serveEdge(t, edge(store), nil).client()
+		cookie := c.must(setOptions(map[string]any{strings.Repeat("n", 256): strings.Repeat("v", 65000), "m": "x"})).cookie(t)
+		c.must(setOptions(many(254, 700)), cookie)
+		c.must(setOption("n00000", "another value for one that is there"), cookie)
+		if r := c.do(setOption("one more", "v"), cookie); status.Code(r.err) != codes.ResourceExhausted {
+			t.Errorf("%v", r.err)
+		}
+		c.must(setOption("n00001", nil), cookie)
+		c.must(setOption("one more", "v"), cookie)
+	})
+}
+
+// Handlers learn that an option is beyond the limits, and can go on.
+func TestSetOptionSaysWhatIsBeyondTheLimits(t *testing.T) {
+	manager := session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithOptionLimits(session.OptionLimits{Value: 10}))
+	var got error
+	e := serveEdge(t, session.NewServerMiddleware(manager, session.WithLogger(nil)), &sqlServer{statements: map[string]statement{
+		"set": func(ctx context.Context, _ session.ServerSession) error {
+			got = session.SetOption(ctx, "n", text(strings.Repeat("v", 11)))
+			return session.SetOption(ctx, "n", text("v"))
+		}}})
+	e.client().must(info("set"))
+	if !errors.Is(got, session.ErrOptionLimit) || status.Code(got) != codes.InvalidArgument {
+		t.Errorf("%v", got)
+	}
+}
+
+// Under Apache's shape, which cannot refuse a call, options beyond the limits are
+// not kept either.
+func TestOptionsAreLimitedInApachesShape(t *testing.T) {
+	store := newStore(t)
+	c := serve(t, stateful(store), nil).client()
+	cookie := c.must(setOption("schema", "prod")).cookie(t)
+	for i := range 20 {
+		c.must(setOption(fmt.Sprint(i), strings.Repeat("v", 60<<10)), cookie)
+	}
+	var got map[string]*flight.SessionOptionValue
+	if c.must(getOptions(&got), cookie); len(got) != 5 || store.Stats().Bytes > 256<<10 {
+		t.Errorf("%d options, %d bytes", len(got), store.Stats().Bytes)
+	}
+}
+
+// What the options take counts in the store, while they are there: who holds most
+// makes room, and when nobody can, the option is refused.
+func TestOptionsCountAsBytesOfTheStore(t *testing.T) {
+	store := newStore(t, layover.WithMaxBytes(100<<10))
+	c := serveEdge(t, edge(store), nil).client()
+	cookie := c.must(setOption("n", strings.Repeat("v", 60000))).cookie(t)
+	if b := store.Stats().Bytes; b < 60000 || b > 60100 {
+		t.Errorf("%d bytes", b)
+	}
+	c.must(setOption("n", strings.Repeat("v", 100)), cookie)
+	if b := store.Stats().Bytes; b < 100 || b > 200 {
+		t.Errorf("after a smaller value: %d bytes", b)
+	}
+	c.must(setOption("n", nil), cookie)
+	if b := store.Stats().Bytes; b != 0 {
+		t.Errorf("after the option was unset: %d bytes", b)
+	}
+	c.must(setOptions(map[string]any{"a": strings.Repeat("v", 60000)}), cookie)
+	if r := c.do(setOptions(map[string]any{"b": strings.Repeat("v", 60000)}), cookie); reasonOf(t, r.err) != "SESSION_STORE_FULL" {
+		t.Errorf("beyond the store's bytes: %v", r.err)
+	}
+	c.must(setOption("n", strings.Repeat("v", 60000))) // another client: the first one makes room
+	if st := store.Stats(); st.Live != 1 || st.Ended[layover.ReasonCapacity] != 1 || st.Bytes > 61000 {
+		t.Errorf("%+v", st)
+	}
+	if err := store.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever is set and unset, the store knows what the options take, to the byte.
+func TestTheStoreKnowsWhatOptionsTake(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		store := session.NewSessionStore(layover.WithLogger(nil))
+		defer func() { _ = store.Shutdown(context.Background()) }()
+		s, _ := session.NewSessionFactory(nil).CreateSession()
+		set := func() {
+			v := text(strings.Repeat("v", rapid.IntRange(0, 100).Draw(rt, "size")))
+			if rapid.Bool().Draw(rt, "unset") {
+				v = nil
+			}
+			s.SetSessionOption(rapid.StringN(0, 3, 3).Draw(rt, "name"), v)
+		}
+		for range rapid.IntRange(0, 5).Draw(rt, "before") {
+			set()
+		}
+		if err := store.Put(s); err != nil {
+			rt.Fatal(err)
+		}
+		for range rapid.IntRange(0, 20).Draw(rt, "after") {
+			set()
+			want := int64(0)
+			for name, v := range s.GetSessionOptions() {
+				want += int64(len(name) + proto.Size(v))
+			}
+			if got := store.Stats().Bytes; got != want {
+				rt.Fatalf("%d bytes, want %d", got, want)
+			}
+		}
+	})
+}
+
+func reasonOf(t *testing.T, err error) string {
+	t.Helper()
+	why, _ := reason(err)
+	return why
+}
