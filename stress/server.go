@@ -20,6 +20,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -33,8 +34,13 @@ const (
 	fingerprintHeader = "layover-fingerprint"
 	// madeHeader tells it that the session was made for the call.
 	madeHeader = "layover-made"
-	// maxHeaderBytes lets the client with oversized cookies have an error.
+	// maxHeaderBytes lets the client with oversized cookies have an error; the
+	// default of grpc-go is 16 MiB.
 	maxHeaderBytes = 16 << 10
+	// maxStreams is how many calls a connection may have at once, by default as
+	// many as it likes.
+	maxStreams = 128
+	maxMessage = 1 << 20
 
 	optionName    = "schema"
 	defaultSchema = "default"
@@ -101,6 +107,11 @@ func (s *server) open(sessions flight.ServerMiddleware) error {
 	d := &door{addr: listener.Addr().String(), done: make(chan error, 1)}
 	d.grpc = grpc.NewServer(
 		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.ConnectionTimeout(answerTime),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 10 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second}),
 		grpc.ChainUnaryInterceptor(around.Unary, sessions.Unary, within.Unary),
 		grpc.ChainStreamInterceptor(around.Stream, sessions.Stream, within.Stream))
 	flight.RegisterFlightServiceServer(d.grpc, flightsql.NewFlightServer(s))
