@@ -25,7 +25,7 @@ func (s *Store[S]) setSize(e *entry[S], n int64) error {
 	}
 	c, more := s.config.Load(), n-e.size()
 	if more > 0 {
-		if err := s.room(c, s.clock.now(), e.source, 0, more); err != nil {
+		if err := s.roomToGrow(c, e, more); err != nil {
 			return err
 		}
 	}
@@ -35,6 +35,23 @@ func (s *Store[S]) setSize(e *entry[S], n int64) error {
 	l.resize(e, n-e.size(), e.counted())
 	l.over.Store(l.exceeds(c))
 	return nil
+}
+
+// roomToGrow makes room for more bytes of e, which does not make it itself.
+func (s *Store[S]) roomToGrow(c *config, e *entry[S], more int64) error {
+	if c.maxBytes > 0 && e.size()+more > c.maxBytes {
+		return s.ledger.refuse(c, e.source, LackingBytes) // whoever leaves
+	}
+	if e.size() > 0 && e.flag(listed) && !e.load().busy() {
+		sized := s.ledger.sized
+		sized.Remove(e)
+		defer func() {
+			if e.flag(listed) {
+				sized.Insert(e, e.counted())
+			}
+		}()
+	}
+	return s.room(c, s.clock.now(), e.source, 0, more)
 }
 
 // resize counts more bytes for e. While it is live and takes any, it may have to
