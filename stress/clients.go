@@ -47,6 +47,7 @@ var kinds = []kind{
 	{"header keys", 2, header, slack, (*client).behave},
 	{"principals", 2, proof, slack, (*client).behave},
 	{"retrying", 4, inTurn, slack, (*client).retry},
+	{"thieves", 2, cookie, slack, (*client).steal},
 }
 
 // tide is what time it is. At high tide so many sessions are made that some are

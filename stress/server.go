@@ -82,10 +82,10 @@ func startServer(c config, w *watch) (*server, error) {
 	for _, middleware := range []flight.ServerMiddleware{
 		session.NewServerMiddleware(
 			session.NewStatefulServerSessionManager(session.WithStore(store), session.WithFactory(mixed)),
-			session.WithTellWindow(c.window()), session.WithLogger(nil), session.WithLazySessions()),
+			session.WithTellWindow(c.window()), session.WithLogger(nil), session.WithLazySessions(), session.WithPrincipal(principal)),
 		session.NewServerMiddleware(
 			session.NewStatefulServerSessionManager(session.WithStore(store)),
-			session.WithTellWindow(c.window()), session.WithLogger(nil),
+			session.WithTellWindow(c.window()), session.WithLogger(nil), session.WithPrincipal(principal),
 			session.WithCarriers(session.Header(keyHeader, principal), session.ByPrincipal(principal), session.Cookie(""))),
 	} {
 		if err := s.open(middleware); err != nil {
