@@ -184,7 +184,7 @@ type ownedFactory struct {
 func (f *ownedFactory) CreateSession() (ServerSession, error) {
 	s, err := f.SessionFactory.CreateSession()
 	if own, ok := s.(*statefulServerSession); ok && own != nil {
-		own.owner, own.limits = f.who.Name, f.limits
+		own.bound, own.owner, own.limits = true, f.who.Name, f.limits
 		own.expires.Store(endOf(f.who.Expires))
 	}
 	return s, err

@@ -74,7 +74,11 @@ func (m *interceptors) tellingOf(token, caller string) layover.Fingerprint {
 
 // telling is tellingOf the session that the call has.
 func (h *handle) telling(l *held) layover.Fingerprint {
-	return h.m.tellingOf(l.session.Token(), l.owner())
+	name := l.owner()
+	if name == "" && h.m.store == nil { // a copy does not know whose it is
+		name, _ = h.callerName()
+	}
+	return h.m.tellingOf(l.session.Token(), name)
 }
 
 // deadNamed judges the session of a principal, from what the store says of it, as

@@ -154,6 +154,12 @@ func (h *handle) caller(ctx context.Context) (Principal, error) {
 	return h.m.caller(ctx)
 }
 
+// callerName is caller for those who need not know why it is not known.
+func (h *handle) callerName() (name string, known bool) {
+	who, err := h.caller(h.base)
+	return who.Name, err == nil
+}
+
 // foreign tells of a token that is somebody else's. Clients that log in again send
 // their cookies with the handshake, when they have proved nothing yet.
 func (h *handle) foreign(ctx context.Context, token string, by *owner) {

@@ -111,11 +111,15 @@ func (l *held) owner() string {
 }
 
 // ownsHome is owns for a session from a store that is not of this package's: one
-// that was made here knows whose it is.
+// that was made here knows whose it is; a copy does not, for which its token must
+// do.
 func (o *owner) ownsHome(s ServerSession) bool {
 	own, ok := s.(*statefulServerSession)
-	if !ok || own.owner == "" {
-		return !ok || o.name == "" || o.owns("")
+	switch {
+	case !ok || !own.bound:
+		return true
+	case own.owner == "":
+		return o.owns("")
 	}
 	return o.owns(principalSource + own.owner)
 }

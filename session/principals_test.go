@@ -178,6 +178,56 @@ func TestNobodyElseIsToldOfALostSession(t *testing.T) {
 	}
 }
 
+// In a store that copies, sessions are found by their owners, and their tokens are
+// worth nothing to others all the same.
+func TestCopiesAreBoundByTheirTokens(t *testing.T) {
+	var mu sync.Mutex
+	kept := make(map[string]map[string]*flight.SessionOptionValue)
+	store := &fakeStore{
+		put: func(s session.ServerSession) error {
+			mu.Lock()
+			defer mu.Unlock()
+			kept[s.Token()] = s.GetSessionOptions()
+			return nil
+		},
+		get: func(id string) (session.ServerSession, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if kept[id] == nil {
+				return nil, session.ErrNoSession
+			}
+			return session.NewSessionFactory(func() string { return id }).CreateSession()
+		},
+		remove: func(id string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			delete(kept, id)
+			return nil
+		},
+	}
+	var seen alarms
+	e := serveEdge(t, edge(store, session.WithPrincipal(who), session.WithSecurityEvents(seen.tell)), nil)
+	c := e.client()
+	cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+	for user, want := range map[string]string{"alice": token(cookie), "bob": "", "": ""} {
+		c.must(with(info(""), "x-user", user), cookie)
+		if saw, _ := e.last(); saw != want {
+			t.Errorf("%q found %q, want %q", user, saw, want)
+		}
+	}
+	if n := len(seen.take()); n != 2 {
+		t.Errorf("%d events", n)
+	}
+	c.must(with(closeSession, "x-user", "bob"), cookie)
+	if len(kept) != 1 {
+		t.Error("somebody else has closed the session")
+	}
+	c.must(with(closeSession, "x-user", "alice"), cookie)
+	if r := c.do(with(setOption("schema", "x"), "x-user", "alice"), cookie); len(kept) != 0 || status.Code(r.err) != codes.NotFound {
+		t.Errorf("after the close: %d kept, %v", len(kept), r.err)
+	}
+}
+
 // Sessions of the owner's own type are bound as well.
 func TestSessionsOfAnyTypeAreBound(t *testing.T) {
 	store := newStore(t)

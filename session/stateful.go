@@ -20,6 +20,7 @@ type statefulServerSession struct {
 	id      string
 	filing  sync.Mutex                           // held while a store takes it in, and while its size changes
 	told    atomic.Bool                          // a client was told that it is closed
+	bound   bool                                 // it was made here, so that owner says whose it is
 	owner   string                               // the principal that it was made for; empty: none
 	expires atomic.Int64                         // of a principal's: when its last proof ends, in nanoseconds
 	home    atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
