@@ -5,6 +5,9 @@ package session_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -413,4 +416,65 @@ func TestACertificateNamesThePrincipal(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Over mutual TLS, a token is worth something only together with the certificate
+// of the client for which it was made.
+func TestATokenBelongsToAVerifiedCertificate(t *testing.T) {
+	ca, caKey := authority(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	server := credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{issue(t, ca, caKey, "server")}, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven})
+	e := serveEdge(t, edge(newStore(t)), nil, grpc.Creds(server))
+	as := func(names ...string) *client {
+		config := &tls.Config{RootCAs: pool, ServerName: "server"}
+		for _, name := range names {
+			config.Certificates = append(config.Certificates, issue(t, ca, caKey, name))
+		}
+		return e.clientOver(credentials.NewTLS(config))
+	}
+	cookie := as("alice").must(setOption("schema", "prod")).cookie(t)
+	for name, want := range map[string]string{"alice": "prod", "bob": ""} {
+		if got := as(name).schema("cookie", cookie); got != want {
+			t.Errorf("%s has schema %q", name, got)
+		}
+	}
+	if got := as().schema("cookie", cookie); got != "" {
+		t.Errorf("a client without a certificate has schema %q", got)
+	}
+}
+
+// authority returns a certificate that signs others.
+func authority(t *testing.T) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca, key
+}
+
+// issue returns a certificate of that name.
+func issue(t *testing.T, ca *x509.Certificate, caKey *ecdsa.PrivateKey, name string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, ca, &key.PublicKey, caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
