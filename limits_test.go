@@ -141,15 +141,16 @@ func TestAPutThatFailsLeavesTheOldSessionThere(t *testing.T) {
 	busy.Release()
 }
 
-func TestASessionThatEndsWhileItGrowsTakesNothing(t *testing.T) {
+func TestASessionThatGrowsMakesNoRoomItself(t *testing.T) {
 	s := open(t, WithMaxBytes(100))
 	l := addSized(t, s, "a", Origin{Size: 60})
 	busy := addSized(t, s, "b", Origin{Size: 40})
 	e := l.entry
 	l.Release() // while it asks for more
-	must(t, s.setSize(e, 61))
-	if n := s.Stats().Bytes; n != 40 {
-		t.Errorf("%d bytes, want 40", n)
+	wantErr(t, s.setSize(e, 61), ErrFull)
+	wantLive(t, s, "a", "b")
+	if n := s.Stats().Bytes; n != 100 {
+		t.Errorf("%d bytes, want 100", n)
 	}
 	busy.Release()
 }
