@@ -30,8 +30,8 @@ var (
 	ErrDraining = errors.New("layover: store is draining, no new sessions")
 	// ErrShutdown says that [Store.Shutdown] was called.
 	ErrShutdown = errors.New("layover: store is shut down")
-	// ErrInvalid says that an ID was empty, a session nil, a size negative or
-	// beyond reason, or a session's own end ([Origin].Expires) not in the future.
+	// ErrInvalid says that an ID was empty, a session nil, a size or quota
+	// negative, a size beyond reason, or a session's own end ([Origin].Expires) not in the future.
 	ErrInvalid = errors.New("layover: empty ID, nil session, impossible size or an end that has passed")
 	// ErrOptions is wrapped by every error of [New] and [Store.Reconfigure].
 	ErrOptions = errors.New("layover: invalid options")
@@ -72,7 +72,8 @@ func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }
 
 // FullError is the [ErrFull] of one Add, Put or SetSize.
 type FullError struct {
-	// Max is how many sessions the store may hold, zero if that is not limited.
+	// Max is how many sessions the store may hold, zero if that is not limited; of
+	// LackingQuota, how many the source may have.
 	Max int
 	// Own is how many places the source of the session took at that moment, its
 	// retired sessions included. If that is most of Max, the source is in its own
@@ -106,9 +107,12 @@ const (
 	// LackingClosers: too many sessions that have ended wait for their Close to
 	// return, see [WithMaxSessions]. There may be places.
 	LackingClosers
+	// LackingQuota: the source has as many sessions as it may have, see [Origin].
+	// There may be places.
+	LackingQuota
 )
 
-// String returns "places", "bytes" or "closers".
+// String returns "places", "bytes", "closers" or "quota".
 func (l Lacking) String() string {
 	switch l {
 	case LackingPlaces:
@@ -117,6 +121,8 @@ func (l Lacking) String() string {
 		return "bytes"
 	case LackingClosers:
 		return "closers"
+	case LackingQuota:
+		return "quota"
 	}
 	return fmt.Sprintf("Lacking(%d)", uint8(l))
 }

@@ -31,12 +31,15 @@ const (
 	ReasonKilled
 	// ReasonShutdown: the store was shut down.
 	ReasonShutdown
+	// ReasonQuota: its source had as many as it may have, and it made room for
+	// another one, see [Origin].
+	ReasonQuota
 
 	reasons = iota + 1 // how many values a Reason has, the zero one included
 )
 
 var reasonNames = [reasons]string{
-	"unknown", "idle", "lifetime", "unconfirmed", "capacity", "closed", "replaced", "killed", "shutdown",
+	"unknown", "idle", "lifetime", "unconfirmed", "capacity", "closed", "replaced", "killed", "shutdown", "quota",
 }
 
 // String returns the reason's name, such as "idle".

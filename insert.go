@@ -16,6 +16,19 @@ type Origin struct {
 	// empty Source are all of one source.
 	Source string
 
+	// Quota is how many places its source may take at most, with this session and
+	// with those that were retired while in use. If it has as many already, Add
+	// fails with [ErrFull], or with EvictOwn the one of them that would be the first
+	// to leave makes room, for [ReasonQuota]. The places are counted from the
+	// sessions that are there, for all that were added with whatever quota. Put does
+	// not look at it. Zero: no such limit.
+	Quota int
+
+	// EvictOwn: see Quota. Sessions in use do not leave, nor confirmed ones under
+	// [KeepConfirmed]; and none do under [EvictLRU], which knows no order within a
+	// source. If nobody can leave, Add fails.
+	EvictOwn bool
+
 	// Size is how many bytes the session takes, by the caller's reckoning, see
 	// [WithMaxBytes] and [Lease.SetSize]. It must be neither negative nor more
 	// than a tebibyte.
@@ -71,7 +84,7 @@ func (s *Store[S]) Put(id string, v S, o Origin) error {
 }
 
 func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) (*entry[S], error) {
-	if id == "" || s.isNil(v) || !sane(o.Size) {
+	if id == "" || s.isNil(v) || !sane(o.Size) || o.Quota < 0 {
 		return nil, ErrInvalid
 	}
 	if err := s.letClosersBreathe(id, o.Source, replace); err != nil {
@@ -176,7 +189,11 @@ func (s *Store[S]) enter(n *newcomer[S]) (_ *entry[S], err error) {
 		s.leasesRefused.Add(1)
 		return nil, ErrLeaseLimit
 	}
-	if err := s.room(c, n.now, e.source, 1, n.origin.Size); err != nil {
+	err = s.roomInQuota(c, n)
+	if err == nil {
+		err = s.room(c, n.now, e.source, 1, n.origin.Size)
+	}
+	if err != nil {
 		if st.busy() {
 			e.source.leave()
 		}
@@ -184,6 +201,35 @@ func (s *Store[S]) enter(n *newcomer[S]) (_ *entry[S], err error) {
 	}
 	s.admit(c, n, filed)
 	return e, nil
+}
+
+// roomInQuota makes room for n among the sessions of its own source, if that has
+// as many as it may have.
+func (s *Store[S]) roomInQuota(c *config, n *newcomer[S]) error {
+	from, quota := n.entry.source, n.origin.Quota
+	if quota == 0 || n.replace || from.taken() < quota {
+		return nil
+	}
+	n.now = s.clock.now()
+	for more, tries := true, 0; more && tries < reapsForRoom && from.taken() >= quota; tries++ {
+		more = s.reap(c, n.now)
+	}
+	for from.taken() >= quota {
+		if !n.origin.EvictOwn || !s.evictOwn(c, n.now, from) {
+			s.ledger.counts.refused++
+			return &FullError{quota, from.taken(), LackingQuota}
+		}
+	}
+	return nil
+}
+
+// evictOwn ends the session of a source that is the first to leave, and reports
+// whether there is one.
+func (s *Store[S]) evictOwn(c *config, now time.Duration, from *source[S]) bool {
+	l := &s.ledger
+	l.why = ReasonQuota
+	defer func() { l.why = ReasonCapacity }()
+	return s.evict(c, now, l.policy.VictimOf(&from.places))
 }
 
 // displace ends old, so that n can have its ID. It is kept if it is the same

@@ -97,7 +97,7 @@ func (s *Store[S]) tell(c *config, kind EventKind, e *entry[S], st state, now ti
 // ended writes a line about a session with this ID, which stands for n of them.
 func (j *journal) ended(l *slog.Logger, n int, id string, ev Event) {
 	level := slog.LevelInfo
-	if ev.Reason == ReasonCapacity || ev.Reason == ReasonKilled {
+	if ev.Reason == ReasonCapacity || ev.Reason == ReasonQuota || ev.Reason == ReasonKilled {
 		level = slog.LevelWarn
 	}
 	j.submit(delivery{logger: l, level: level, text: "layover: session ended", attrs: []slog.Attr{

@@ -37,6 +37,7 @@ type ledger[S Session] struct {
 
 	sources sources[S]
 	policy  eviction.Policy[entry[S]] // who leaves for a place
+	why     Reason                    // for which victims end
 	sized   eviction.Policy[entry[S]] // who leaves for bytes: of those that take any
 	wheel   *janitor.Wheel[entry[S]]
 	retired map[*entry[S]]uint64 // and as what they are remembered
@@ -57,13 +58,14 @@ type counts struct {
 	peak                        int
 }
 
-// newPolicies returns the policies that c asks for.
-func newPolicies[S Session](c *config) (places, bytes eviction.Policy[entry[S]]) {
+// newPolicies returns the policies that c asks for. They end victims for the
+// reason in why.
+func newPolicies[S Session](c *config, why *Reason) (places, bytes eviction.Policy[entry[S]]) {
 	access := eviction.Access[entry[S]]{
 		Node:   func(e *entry[S]) *eviction.Node[entry[S]] { return &e.node },
 		Source: func(e *entry[S]) *eviction.Source[entry[S]] { return &e.source.places },
 		Used:   func(e *entry[S]) uint32 { return uint32(e.load().used()) },
-		Take:   takeIdle[S],
+		Take:   func(e *entry[S]) bool { return takeIdle(e, *why) },
 	}
 	sized := access
 	sized.Node = func(e *entry[S]) *eviction.Node[entry[S]] { return &e.extra.Load().sized }
@@ -75,9 +77,9 @@ func newPolicies[S Session](c *config) (places, bytes eviction.Policy[entry[S]])
 	return eviction.NewAssured(access, c.few(), keep), eviction.NewAssured(sized, c.few(), keep)
 }
 
-// takeIdle ends e for capacity if it is idle. If not, its last release will tell
+// takeIdle ends e for a reason if it is idle. If not, its last release will tell
 // the policy.
-func takeIdle[S Session](e *entry[S]) bool {
+func takeIdle[S Session](e *entry[S], why Reason) bool {
 	for {
 		st := e.load()
 		switch {
@@ -89,7 +91,7 @@ func takeIdle[S Session](e *entry[S]) bool {
 			if e.swap(st, st|parkedBit) {
 				return false
 			}
-		case e.swap(st, st.ended(ReasonCapacity)):
+		case e.swap(st, st.ended(why)):
 			return true
 		}
 	}

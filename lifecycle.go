@@ -78,7 +78,7 @@ func (s *Store[S]) changePolicies(c *config) {
 	for e := l.sized.Take(); e != nil; e = l.sized.Take() {
 		bytes = append(bytes, e)
 	}
-	l.policy, l.sized = newPolicies[S](c)
+	l.policy, l.sized = newPolicies[S](c, &l.why)
 	for _, e := range places {
 		l.policy.Insert(e, e.counted())
 	}

@@ -61,8 +61,9 @@ func New[S Session](opts ...Option) (*Store[S], error) {
 	s.macs.New = func() any { return hmac.New(sha256.New, []byte(c.key)) }
 	s.journal = newJournal(s.Fingerprint, s.clock.now)
 	s.memory = newMemory(c.remembered)
+	s.ledger.why = ReasonCapacity
 	s.ledger.retired = make(map[*entry[S]]uint64)
-	s.ledger.policy, s.ledger.sized = newPolicies[S](c)
+	s.ledger.policy, s.ledger.sized = newPolicies[S](c, &s.ledger.why)
 	s.ledger.wheel = janitor.NewWheel(Tick, func(e *entry[S]) *janitor.Timer[entry[S]] { return &e.timer }, s.look)
 	s.ledger.wakeAt = never
 	s.closers = janitor.NewPool(janitor.PoolConfig[*entry[S]]{

@@ -184,6 +184,27 @@ func (p *Assured[T]) Victim(from *Source[T]) *T {
 	}
 }
 
+// VictimOf implements [Policy]. The source's unconfirmed elements leave first,
+// however few.
+func (p *Assured[T]) VictimOf(s *Source[T]) *T {
+	chances := maxChances
+	for s.len > 0 {
+		st := unconfirmed
+		if !s.candidate(st) {
+			if st = confirmed; p.keepConfirmed || !s.candidate(st) {
+				return nil
+			}
+		}
+		elem := p.next(s, st, &chances)
+		if p.access.Take(elem) {
+			p.Remove(elem)
+			return elem
+		}
+		p.park(elem)
+	}
+	return nil
+}
+
 // order returns the stages in the order in which they make room.
 func (p *Assured[T]) order() (first, second stage) {
 	if p.candidates[unconfirmed] >= p.few || p.keepConfirmed {

@@ -89,6 +89,9 @@ func (p *LRU[T]) Victim(*Source[T]) *T {
 	}
 }
 
+// VictimOf implements [Policy]. It returns nil: there is no order within a source.
+func (p *LRU[T]) VictimOf(*Source[T]) *T { return nil }
+
 // Take implements [Policy].
 func (p *LRU[T]) Take() *T {
 	chances := maxChances

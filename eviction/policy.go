@@ -37,6 +37,11 @@ type Policy[T any] interface {
 	// stands for no newcomer: anybody may leave.
 	Victim(from *Source[T]) *T
 
+	// VictimOf is Victim among the elements of one source: the one that should leave
+	// first, nil if there is none. [LRU] knows no order within a source, and always
+	// returns nil.
+	VictimOf(s *Source[T]) *T
+
 	// Take removes and returns any one element, busy or not, also one that the
 	// policy would never name as a victim; nil if there are none. They come in
 	// the order in which they would leave, parked ones last. It is for moving

@@ -133,7 +133,7 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 		if err := expired(by.who); err != nil { // since the call began
 			return nil, err
 		}
-		origin.Source, origin.Expires = principalSource+by.who.Name, by.who.Expires
+		m.belongs(&origin, by.who)
 		if l.session, l.other, err = m.own.create(h.base, origin, &namedFactory{by, m.own.limits}); err != nil {
 			return nil, err
 		}
@@ -161,7 +161,7 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 func (m *interceptors) createByCookie(ctx context.Context, who Principal, origin layover.Origin) (_ *held, err error) {
 	l, factory := &held{fresh: true, cookie: true}, m.own.factory
 	if who.Name != "" {
-		origin.Source, origin.Expires = principalSource+who.Name, who.Expires
+		m.belongs(&origin, who)
 	}
 	if m.mints {
 		factory = &sessionFactory{func() string { return m.mint.new(who.Name) }}
@@ -171,6 +171,12 @@ func (m *interceptors) createByCookie(ctx context.Context, who Principal, origin
 		return nil, err
 	}
 	return l, nil
+}
+
+// belongs has a new session belong to a principal.
+func (m *interceptors) belongs(o *layover.Origin, who Principal) {
+	o.Source, o.Expires = principalSource+who.Name, who.Expires
+	o.Quota, o.EvictOwn = m.config.quota, m.config.whenOver == EvictOldest
 }
 
 // ownedFactory makes sessions that belong to a principal, with these limits.

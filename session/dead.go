@@ -42,6 +42,7 @@ var lostTexts = map[string]string{
 	layover.ReasonReplaced.String():    "another one took its place",
 	layover.ReasonKilled.String():      "the server's operator ended it",
 	layover.ReasonShutdown.String():    "the server was shut down",
+	layover.ReasonQuota.String():       "its user had too many, and it was the first to leave",
 	whyRestarted:                       "the server was restarted",
 	whyUnknown:                         "the server does not know it any more",
 	whyGarbage:                         "the server never had it",

@@ -49,7 +49,7 @@
 //
 //	code                reason
 //	NOT_FOUND           SESSION_IDLE, _UNCONFIRMED, _LIFETIME, _CAPACITY, _CLOSED,
-//	                    _REPLACED, _KILLED, _SHUTDOWN, _RESTARTED, _UNKNOWN, _GARBAGE:
+//	                    _REPLACED, _KILLED, _QUOTA, _SHUTDOWN, _RESTARTED, _UNKNOWN, _GARBAGE:
 //	                    the session is gone, see [TellDead]; the message begins
 //	                    with [LostPrefix]
 //	RESOURCE_EXHAUSTED  SESSION_STORE_FULL (metadata: places, own, lacking),

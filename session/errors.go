@@ -141,6 +141,9 @@ func (e *callError) explain(full *layover.FullError) {
 	if full.Lacking != layover.LackingPlaces || full.Max == 0 {
 		e.text = fmt.Sprintf("no %s for another session: %d are your own", full.Lacking, full.Own)
 	}
+	if full.Lacking == layover.LackingQuota {
+		e.text = fmt.Sprintf("no place for another session: you have %d of at most %d", full.Own, full.Max)
+	}
 	e.note("lacking", full.Lacking.String())
 	e.note("places", strconv.Itoa(full.Max))
 	e.note("own", strconv.Itoa(full.Own))

@@ -29,6 +29,8 @@ type middlewareConfig struct {
 	lazy             bool
 	principal        PrincipalFunc
 	alarm            func(SecurityEvent)
+	quota            int
+	whenOver         WhenOver
 	interceptorsOnly []string // options that were given
 }
 
@@ -69,6 +71,9 @@ func (c *middlewareConfig) check() error {
 	}
 	if c.key != nil && len(c.key) < minKey {
 		errs = append(errs, fmt.Errorf("a token key of %d bytes: use %d random ones or more", len(c.key), minKey))
+	}
+	if c.quota < 0 || c.whenOver > EvictOldest {
+		errs = append(errs, fmt.Errorf("a maximum of %d sessions of a principal, %s: use zero for none", c.quota, c.whenOver))
 	}
 	return errors.Join(errs...)
 }
@@ -194,6 +199,40 @@ func WithPrincipal(who PrincipalFunc) MiddlewareOption {
 			c.principal = DefaultPrincipal
 		}
 	})
+}
+
+// WhenOver says what becomes of a new session of a principal that has as many as
+// it may have.
+type WhenOver uint8
+
+const (
+	// RefuseNewest refuses the call that needs another session:
+	// RESOURCE_EXHAUSTED, SESSION_STORE_FULL.
+	RefuseNewest WhenOver = iota
+	// EvictOldest ends the principal's session that would be the first to leave:
+	// those that nobody has come back to before others, the least recently used
+	// first. If all are in use, the newest is refused.
+	EvictOldest
+)
+
+// String returns "refuse newest" or "evict oldest".
+func (w WhenOver) String() string {
+	switch w {
+	case RefuseNewest:
+		return "refuse newest"
+	case EvictOldest:
+		return "evict oldest"
+	}
+	return fmt.Sprintf("WhenOver(%d)", uint8(w))
+}
+
+// WithMaxPerPrincipal sets how many sessions one principal may have at a time, and
+// what becomes of one more. They are counted in the store, see
+// [layover.Origin].Quota, so that nothing can be left of those that have ended.
+// Anonymous callers have no such maximum. It needs a [LeaseStore] that heeds the
+// quota, as those of this package do. Default, and zero: no maximum.
+func WithMaxPerPrincipal(n int, w WhenOver) MiddlewareOption {
+	return interceptorOption("WithMaxPerPrincipal", func(c *middlewareConfig) { c.quota, c.whenOver = n, w })
 }
 
 // WithSecurityEvents sets a function that is told of each [SecurityEvent]. It

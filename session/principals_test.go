@@ -478,3 +478,33 @@ func issue(t *testing.T, ca *x509.Certificate, caKey *ecdsa.PrivateKey, name str
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+// A principal has no more sessions than it may have: the newest is refused, or its
+// own oldest leaves, and its client is told why. Others are not concerned.
+func TestAPrincipalHasNoMoreSessionsThanItMay(t *testing.T) {
+	for _, evict := range []bool{false, true} {
+		store, over := newStore(t), session.RefuseNewest
+		if evict {
+			over = session.EvictOldest
+		}
+		c := serveEdge(t, edge(store, session.WithPrincipal(who), session.WithMaxPerPrincipal(2, over)), nil).client()
+		first := c.must(with(setOption("schema", "1"), "x-user", "alice")).cookie(t)
+		second := c.must(with(setOption("schema", "2"), "x-user", "alice")).cookie(t)
+		c.must(with(setOption("schema", "1"), "x-user", "bob"))
+		c.must(setOption("schema", "1"))
+		third := c.do(with(setOption("schema", "3"), "x-user", "alice"))
+		r := c.do(with(info(""), "x-user", "alice"), first)
+		if !evict {
+			if why, _ := reason(third.err); why != "SESSION_STORE_FULL" || !strings.Contains(third.err.Error(), "you have 2 of at most 2") || r.err != nil {
+				t.Errorf("the third: %v, the first: %v", third.err, r.err)
+			}
+		} else if why, _ := reason(r.err); why != "SESSION_QUOTA" || third.err != nil {
+			t.Errorf("the third: %v, the first: %v", third.err, r.err)
+		}
+		if got := c.schema("x-user", "alice", "cookie", second); got != "2" || store.Len() != 4 {
+			t.Errorf("schema %q, %d sessions", got, store.Len())
+		}
+		c.must(with(closeSession, "x-user", "alice"), second)
+		c.must(with(setOption("schema", "4"), "x-user", "alice"))
+	}
+}
