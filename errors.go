@@ -31,7 +31,8 @@ var (
 	// ErrShutdown says that [Store.Shutdown] was called.
 	ErrShutdown = errors.New("layover: store is shut down")
 	// ErrInvalid says that an ID was empty, a session nil, a size or quota
-	// negative, a size beyond reason, or a session's own end ([Origin].Expires) not in the future.
+	// negative, a size beyond reason, or a session's own end ([Origin].Expires) not
+	// in the future.
 	ErrInvalid = errors.New("layover: empty ID, nil session, impossible size or an end that has passed")
 	// ErrOptions is wrapped by every error of [New] and [Store.Reconfigure].
 	ErrOptions = errors.New("layover: invalid options")

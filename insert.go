@@ -70,8 +70,8 @@ func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
 // already, that is a touch, and o does not matter. If another one is, that one
 // ends, as replaced: at once if idle, after its last release if calls use it; v
 // is confirmed if that one was, since it is the ID that was brought back. Values
-// that cannot be compared are never the same. One value must not be filed under two IDs, nor
-// again after it has ended, since it would be closed for each.
+// that cannot be compared are never the same. One value must not be filed under
+// two IDs, nor again after it has ended, since it would be closed for each.
 //
 // Errors are those of Add without [ErrExists] and [ErrLeaseLimit]. On an error
 // v is not stored and not closed, and what was there stays.
@@ -157,7 +157,7 @@ func (s *Store[S]) refuseFor(c *config, source string, why Lacking) error {
 	l := &s.ledger
 	s.lock()
 	defer s.unlock()
-	return l.refuse(c, l.sources.find(source), why)
+	return l.refuse(c.max, l.sources.find(source), why)
 }
 
 // closePatience bounds how long a newcomer waits for closers: about as long.
@@ -211,13 +211,10 @@ func (s *Store[S]) roomInQuota(c *config, n *newcomer[S]) error {
 		return nil
 	}
 	n.now = s.clock.now()
-	for more, tries := true, 0; more && tries < reapsForRoom && from.taken() >= quota; tries++ {
-		more = s.reap(c, n.now)
-	}
-	for from.taken() >= quota {
+	fits := func() bool { return from.taken() < quota }
+	for s.reapUntil(c, n.now, fits); !fits(); {
 		if !n.origin.EvictOwn || !s.evictOwn(c, n.now, from) {
-			s.ledger.counts.refused++
-			return &FullError{quota, from.taken(), LackingQuota}
+			return s.ledger.refuse(quota, from, LackingQuota)
 		}
 	}
 	return nil
@@ -282,17 +279,9 @@ func (s *Store[S]) roomToReplace(c *config, n *newcomer[S], old *entry[S], st st
 		return s.room(c, n.now, from, sessions, size)
 	}
 	if c.maxBytes > 0 && size > c.maxBytes {
-		return s.ledger.refuse(c, from, LackingBytes)
+		return s.ledger.refuse(c.max, from, LackingBytes)
 	}
-	if old.size() > 0 { // it is not to make room itself: if there is none, it stays
-		sized := s.ledger.sized
-		sized.Remove(old)
-		defer func() {
-			if old.flag(listed) {
-				sized.Insert(old, old.counted())
-			}
-		}()
-	}
+	defer s.ledger.spare(old)() // if there is no room, it stays
 	return s.room(c, n.now, from, sessions, size-old.size())
 }
 

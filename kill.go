@@ -5,8 +5,8 @@ package layover
 
 // Kill ends the session with fingerprint f and closes it at once, also while
 // calls use it; its context is canceled first. It looks at every session, which
-// for 65,536 takes about thirty milliseconds. It reports whether there was one; if an ID
-// was used again, several may be in use under one fingerprint.
+// for 65,536 takes about thirty milliseconds. It reports whether there was one; if
+// an ID was used again, several may be in use under one fingerprint.
 func (s *Store[S]) Kill(f Fingerprint) bool {
 	c, now := s.config.Load(), s.clock.now()
 	for _, e := range s.marked(f) {

@@ -121,10 +121,11 @@ func (s *Store[S]) admit(c *config, n *newcomer[S], filed bool) {
 	}
 }
 
-// refuse counts one for whom there is no room, and says why.
-func (l *ledger[S]) refuse(c *config, from *source[S], why Lacking) error {
+// refuse counts one for whom there is no room, and says why: the store, or for
+// want of quota its source, has so many at most.
+func (l *ledger[S]) refuse(most int, from *source[S], why Lacking) error {
 	l.counts.refused++
-	return &FullError{c.max, from.taken(), why}
+	return &FullError{most, from.taken(), why}
 }
 
 // settle brings the ledger in line with an entry that has left the live phase.
@@ -215,7 +216,7 @@ func (s *Store[S]) room(c *config, now time.Duration, from *source[S], sessions 
 	if l.hasPlaces(c, sessions) || c.maxBytes > 0 && bytes > c.maxBytes {
 		why = LackingBytes
 	}
-	return l.refuse(c, from, why)
+	return l.refuse(c.max, from, why)
 }
 
 // makeRoom is room, and reports whether there is any.
@@ -228,10 +229,8 @@ func (s *Store[S]) makeRoom(c *config, now time.Duration, from *source[S], sessi
 	if c.maxBytes > 0 && bytes > c.maxBytes {
 		return false // whoever leaves
 	}
-	for more, n := true, 0; more && n < reapsForRoom; n++ {
-		if more = s.reap(c, now); fits() {
-			return true
-		}
+	if s.reapUntil(c, now, fits) {
+		return true
 	}
 	if sessions > 0 && l.excessPlaces(c) || bytes > 0 && l.excessBytes(c) {
 		return false // the maximum was lowered: first those leave who are above it
@@ -256,6 +255,17 @@ func (s *Store[S]) roomForBytes(c *config, now time.Duration, from *source[S], b
 		}
 	}
 	return true
+}
+
+// reapUntil ends sessions that are due until there is room, and reports whether
+// there is.
+func (s *Store[S]) reapUntil(c *config, now time.Duration, room func() bool) bool {
+	for more, n := true, 0; more && n < reapsForRoom; n++ {
+		if more = s.reap(c, now); room() {
+			return true
+		}
+	}
+	return false
 }
 
 // reapsForRoom bounds for how long an insert looks for expired sessions before

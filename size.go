@@ -40,18 +40,26 @@ func (s *Store[S]) setSize(e *entry[S], n int64) error {
 // roomToGrow makes room for more bytes of e, which does not make it itself.
 func (s *Store[S]) roomToGrow(c *config, e *entry[S], more int64) error {
 	if c.maxBytes > 0 && e.size()+more > c.maxBytes {
-		return s.ledger.refuse(c, e.source, LackingBytes) // whoever leaves
+		return s.ledger.refuse(c.max, e.source, LackingBytes) // whoever leaves
 	}
-	if e.size() > 0 && e.flag(listed) && !e.load().busy() {
-		sized := s.ledger.sized
-		sized.Remove(e)
-		defer func() {
-			if e.flag(listed) {
-				sized.Insert(e, e.counted())
-			}
-		}()
+	if !e.load().busy() { // else it cannot leave
+		defer s.ledger.spare(e)()
 	}
 	return s.room(c, s.clock.now(), e.source, 0, more)
+}
+
+// spare has e make no room for bytes, until the function that it returns is
+// called.
+func (l *ledger[S]) spare(e *entry[S]) (undo func()) {
+	if e.size() == 0 || !e.flag(listed) {
+		return func() {}
+	}
+	l.sized.Remove(e)
+	return func() {
+		if e.flag(listed) {
+			l.sized.Insert(e, e.counted())
+		}
+	}
 }
 
 // resize counts more bytes for e. While it is live and takes any, it may have to

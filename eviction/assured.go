@@ -175,34 +175,38 @@ func (p *Assured[T]) Victim(from *Source[T]) *T {
 		if s == nil {
 			return nil
 		}
-		elem := p.next(s, st, &chances)
-		if p.access.Take(elem) {
-			p.Remove(elem)
+		if elem := p.next(s, st, &chances); p.claim(elem) {
 			return elem
 		}
-		p.park(elem)
 	}
+}
+
+// claim takes elem out for good, or parks it if it is busy.
+func (p *Assured[T]) claim(elem *T) bool {
+	if p.access.Take(elem) {
+		p.Remove(elem)
+		return true
+	}
+	p.park(elem)
+	return false
 }
 
 // VictimOf implements [Policy]. The source's unconfirmed elements leave first,
 // however few.
 func (p *Assured[T]) VictimOf(s *Source[T]) *T {
 	chances := maxChances
-	for s.len > 0 {
+	for {
 		st := unconfirmed
 		if !s.candidate(st) {
-			if st = confirmed; p.keepConfirmed || !s.candidate(st) {
-				return nil
-			}
+			st = confirmed
 		}
-		elem := p.next(s, st, &chances)
-		if p.access.Take(elem) {
-			p.Remove(elem)
+		if !s.candidate(st) || st == confirmed && p.keepConfirmed {
+			return nil
+		}
+		if elem := p.next(s, st, &chances); p.claim(elem) {
 			return elem
 		}
-		p.park(elem)
 	}
-	return nil
 }
 
 // order returns the stages in the order in which they make room.
