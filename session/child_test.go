@@ -62,17 +62,14 @@ var (
 	faultyPorts = []string{faultyLeases, faultyLeasesOld, faultyPlain, faultyPlainOld}
 )
 
-// TestChildServer is no test: it is the server process of the test below. There
-// is nothing in it that recovers from panics.
-func TestChildServer(t *testing.T) {
-	if os.Getenv(childEnv) == "" {
-		t.Skip("this is the child process of another test")
-	}
+// childMain is the server process of the test below, and returns its exit status.
+// There is nothing in it that recovers from panics.
+func childMain() int {
 	if err := runChild(); err != nil {
 		fmt.Fprintln(os.Stderr, "child:", err)
-		os.Exit(3)
+		return 3
 	}
-	os.Exit(0)
+	return 0
 }
 
 func runChild() error {
@@ -289,7 +286,7 @@ type child struct {
 
 func startChild(t *testing.T) *child {
 	t.Helper()
-	c := &child{dead: make(chan struct{}), cmd: exec.Command(os.Args[0], "-test.run=^TestChildServer$")}
+	c := &child{dead: make(chan struct{}), cmd: exec.Command(os.Args[0])}
 	c.cmd.Env = append(os.Environ(), childEnv+"=1")
 	c.cmd.Stderr = &c.stderr
 	in, inErr := c.cmd.StdinPipe()

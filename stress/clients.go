@@ -405,6 +405,11 @@ func (c *client) sees(schemas []string) bool {
 	return true
 }
 
+// sawOptions reports whether batches saw the schema of a session.
+func sawOptions(schemas []string) bool {
+	return slices.ContainsFunc(schemas, func(s string) bool { return s != defaultSchema })
+}
+
 // execute runs a query and returns the schema that each batch saw. seen is told
 // of both its calls, and says whether the query goes on.
 func (c *client) execute(ctx context.Context, query string, seen func(reply, span, error) bool, allowed ...codes.Code) (schemas []string, ok bool) {

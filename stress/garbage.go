@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -64,7 +63,7 @@ func (c *client) garbled(ctx context.Context, lines []string, mine bool) bool {
 	case mine && ok:
 		return c.sees(schemas)
 	case ok:
-		c.watch.expect(own, !slices.ContainsFunc(schemas, func(s string) bool { return s != defaultSchema }), "a query without a session saw the schemas %q", schemas)
+		c.watch.expect(own, !sawOptions(schemas), "a query without a session saw the schemas %q", schemas)
 	}
 	return ctx.Err() == nil && c.own.told == nil
 }

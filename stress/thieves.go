@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -29,7 +28,7 @@ func (c *client) steal(ctx context.Context, rng *rand.Rand) {
 	// Where a named caller has a session of its own, a cookie from before the login
 	// contradicts it.
 	schemas, ok := c.execute(thief, showSchema, seen, codes.InvalidArgument)
-	c.watch.expect(own, !ok || !slices.ContainsFunc(schemas, func(s string) bool { return s != defaultSchema }), "a thief saw the schemas %q of session %s", schemas, c.own.mark)
+	c.watch.expect(own, !ok || !sawOptions(schemas), "a thief saw the schemas %q of session %s", schemas, c.own.mark)
 	if rng.IntN(2) == 0 {
 		seen(c.call(thief, closeSession, c.askClose, codes.InvalidArgument))
 	}
