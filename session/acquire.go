@@ -24,7 +24,7 @@ func (m *interceptors) acquire(ctx context.Context, id string, by *owner, l *hel
 	if err != nil && !isNotFound(err, id) {
 		return m.own.failed(err, id)
 	}
-	if err == nil && by != nil && (m.mints && m.mint.isElses(id, by.name) || !by.ownsHome(l.session)) {
+	if err == nil && by != nil && (m.isElses(id, by.name) || !by.ownsHome(l.session)) {
 		by.found = true
 		if l.other != nil {
 			err = release(l.other)
@@ -42,12 +42,7 @@ func (m *interceptors) acquire(ctx context.Context, id string, by *owner, l *hel
 // acquireResident is acquire from a store of this package's, without detours.
 func (m *interceptors) acquireResident(id string, by *owner, l *held) (err error) {
 	for {
-		if by == nil {
-			l.lease, err = m.store.store.Acquire(id)
-		} else {
-			l.lease, err = m.store.store.AcquireFrom(id, by.owns)
-		}
-		if err != nil {
+		if l.lease, err = m.store.store.AcquireFrom(id, by.owns); err != nil {
 			if errors.Is(err, layover.ErrNotFound) {
 				return err
 			}
@@ -134,7 +129,7 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 			return nil, err
 		}
 		m.belongs(&origin, by.who)
-		if l.session, l.other, err = m.own.create(h.base, origin, &namedFactory{by, m.own.limits}); err != nil {
+		if l.session, l.other, err = m.own.create(h.base, origin, newNamedFactory(by, m.own.limits)); err != nil {
 			return nil, err
 		}
 		if l.other != nil { // a plain store has none
@@ -150,7 +145,7 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 	var who Principal
 	if by != nil {
 		who = by.who
-	} else if who, err = m.caller(h.base); err != nil {
+	} else if who, err = m.config.principal.ask(h.base); err != nil {
 		return nil, err
 	}
 	return m.createByCookie(h.base, who, origin)
@@ -226,18 +221,11 @@ func (m *interceptors) share(h *handle, by *named, holds bool) (l *held, err err
 	return nil, errTaken
 }
 
-// namedFactory makes the session of a principal.
-type namedFactory struct {
-	by     *named
-	limits OptionLimits
-}
+// namedFactory makes the session of a principal under the ID that is its own.
+type namedFactory struct{ ownedFactory }
 
-// CreateSession returns a new, empty session.
-func (f *namedFactory) CreateSession() (ServerSession, error) {
-	s := &statefulServerSession{id: f.by.id}
-	s.limits = f.limits
-	s.expires.Store(endOf(f.by.who.Expires))
-	return s, nil
+func newNamedFactory(by *named, limits OptionLimits) *namedFactory {
+	return &namedFactory{ownedFactory{&sessionFactory{func() string { return by.id }}, by.who, limits}}
 }
 
 // errAnonymous says that a session was needed by a call that names none.

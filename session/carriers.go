@@ -168,7 +168,7 @@ func (m *interceptors) name(ctx context.Context) (*named, error) {
 		if c.kind == headerCarrier && !sent {
 			continue
 		}
-		who, err := c.ask(ctx)
+		who, err := c.who.ask(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -214,9 +214,9 @@ func (c *Carrier) key(ctx context.Context) (key string, sent bool, _ error) {
 }
 
 // ask runs the owner's function.
-func (c *Carrier) ask(ctx context.Context) (who Principal, err error) {
+func (f PrincipalFunc) ask(ctx context.Context) (who Principal, err error) {
 	defer contain(&err)
-	who, err = c.who(ctx)
+	who, err = f(ctx)
 	if err == nil {
 		return who, expired(who)
 	}

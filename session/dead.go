@@ -52,10 +52,10 @@ var lostTexts = map[string]string{
 // from what the store says of it.
 func (m *interceptors) deadCookie(token, caller string, err error) deadToken {
 	d := deadToken{cookie: true}
-	whence := m.whence(token, caller)
-	if n := (*layover.NotFoundError)(nil); errors.As(err, &n) && n.Reason != 0 && !m.mint.isElses(token, caller) {
+	n := (*layover.NotFoundError)(nil)
+	if errors.As(err, &n) && n.Reason != 0 && !m.isElses(token, caller) {
 		d.why, d.held = n.Reason.String(), n.Held
-	} else if d.why = whence; whence != whyGarbage {
+	} else if d.why = m.whence(token, caller); d.why != whyGarbage {
 		d.held = true // as far as anybody knows
 	}
 	if d.why != whyGarbage || m.config.policy == StrictDead {
@@ -77,7 +77,8 @@ func (m *interceptors) tellingOf(token, caller string) layover.Fingerprint {
 func (h *handle) telling(l *held) layover.Fingerprint {
 	name := l.owner()
 	if name == "" && h.m.store == nil { // a copy does not know whose it is
-		name, _ = h.callerName()
+		who, _ := h.caller() // which was known when the call began
+		name = who.Name
 	}
 	return h.m.tellingOf(l.session.Token(), name)
 }

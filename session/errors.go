@@ -137,12 +137,13 @@ func classify(err error) *callError {
 // explain tells who has the places of a full store, as far as that is the
 // client's business.
 func (e *callError) explain(full *layover.FullError) {
-	e.text = fmt.Sprintf("no place for another session: %d of all %d are your own", full.Own, full.Max)
-	if full.Lacking != layover.LackingPlaces || full.Max == 0 {
-		e.text = fmt.Sprintf("no %s for another session: %d are your own", full.Lacking, full.Own)
-	}
-	if full.Lacking == layover.LackingQuota {
+	switch {
+	case full.Lacking == layover.LackingQuota:
 		e.text = fmt.Sprintf("no place for another session: you have %d of at most %d", full.Own, full.Max)
+	case full.Lacking != layover.LackingPlaces || full.Max == 0:
+		e.text = fmt.Sprintf("no %s for another session: %d are your own", full.Lacking, full.Own)
+	default:
+		e.text = fmt.Sprintf("no place for another session: %d of all %d are your own", full.Own, full.Max)
 	}
 	e.note("lacking", full.Lacking.String())
 	e.note("places", strconv.Itoa(full.Max))

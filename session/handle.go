@@ -31,6 +31,7 @@ type handle struct {
 	closed atomic.Bool // the handler closed it; set under the mutex
 	ended  bool        // the call has
 	runs   bool        // the handler does, or it has not returned but panicked
+	seen   bool        // who calls is known to this interceptor; set before the handler starts
 	greets bool        // the call is a handshake, so nobody has authenticated yet
 	brief  bool        // a session that is made ends with the call, which needs none; set before the handler starts
 
@@ -176,10 +177,9 @@ func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 }
 
 // putForeign is put into a session of a foreign type.
-func (h *handle) putForeign(s ServerSession, name string, value *flight.SessionOptionValue) (err error) {
+func (h *handle) putForeign(s ServerSession, name string, value *flight.SessionOptionValue) error {
 	if h.m.own != nil {
-		l := h.m.own.limits.orDefault()
-		if err := l.checkForeign(s, name, value); err != nil {
+		if err := h.m.own.limits.checkForeign(s, name, value); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -31,8 +32,6 @@ type OptionLimits struct {
 	Session int
 }
 
-var defaultLimits = OptionLimits{Options: 256, Name: 256, Value: 64 << 10, Session: 256 << 10}
-
 // WithOptionLimits bounds the options of each session. An option beyond the
 // limits is not set: [SetOption] returns an error that wraps [ErrOptionLimit],
 // with the status INVALID_ARGUMENT or RESOURCE_EXHAUSTED; SetSessionOption of the
@@ -49,15 +48,7 @@ func WithOptionLimits(l OptionLimits) StatefulSessionManagerOption {
 
 // orDefault fills in the defaults.
 func (l OptionLimits) orDefault() OptionLimits {
-	for _, f := range []struct {
-		limit *int
-		by    int
-	}{{&l.Options, defaultLimits.Options}, {&l.Name, defaultLimits.Name}, {&l.Value, defaultLimits.Value}, {&l.Session, defaultLimits.Session}} {
-		if *f.limit == 0 {
-			*f.limit = f.by
-		}
-	}
-	return l
+	return OptionLimits{cmp.Or(l.Options, 256), cmp.Or(l.Name, 256), cmp.Or(l.Value, 64<<10), cmp.Or(l.Session, 256<<10)}
 }
 
 // weight is what the options of a session take.
@@ -77,7 +68,8 @@ func (w weight) add(name string, was, is *flight.SessionOptionValue) weight {
 
 // check returns why an option cannot be set, after which the session would weigh
 // so much.
-func (l *OptionLimits) check(name string, value *flight.SessionOptionValue, was, then weight) error {
+func (l OptionLimits) check(name string, value *flight.SessionOptionValue, was, then weight) error {
+	l = l.orDefault()
 	refuse := func(code codes.Code, format string, args ...any) error {
 		return &callError{code: code, reason: "SESSION_OPTION_LIMIT", sentinel: ErrOptionLimit, text: fmt.Sprintf(format, args...)}
 	}
@@ -95,21 +87,11 @@ func (l *OptionLimits) check(name string, value *flight.SessionOptionValue, was,
 }
 
 // checkForeign is check for a session of a foreign type.
-func (l *OptionLimits) checkForeign(s ServerSession, name string, value *flight.SessionOptionValue) error {
+func (l OptionLimits) checkForeign(s ServerSession, name string, value *flight.SessionOptionValue) error {
 	all := s.GetSessionOptions()
 	var was weight
 	for name, v := range all {
 		was = was.add(name, nil, v)
 	}
 	return l.check(name, value, was, was.add(name, all[name], value))
-}
-
-// resize tells the store what a session takes. A session that has ended takes
-// nothing more that anybody has to make room for, but what its calls still set.
-func (s *ExpiringSessionStore) resize(own *statefulServerSession, bytes int) error {
-	err := s.store.CompareAndSetSize(own.id, resident{own}, int64(bytes))
-	if err != nil && gone(err) != nil {
-		return fmt.Errorf("%w: %w", errStore, err)
-	}
-	return nil
 }

@@ -107,10 +107,11 @@ func (h *handle) openCookie(ctx context.Context, named bool) (sent bool, _ error
 	if c.n == 0 {
 		return false, nil
 	}
-	who, err := h.caller(ctx)
+	who, err := h.caller()
 	if err != nil {
 		return true, err
 	}
+	h.seen = who.Name != ""
 	for _, token := range c.values() {
 		if token == "" || isDerived(token) {
 			continue
@@ -133,7 +134,7 @@ func (h *handle) openCookie(ctx context.Context, named bool) (sent bool, _ error
 			return true, err
 		}
 		if by.found {
-			if named && h.m.store != nil && !strings.HasPrefix(by.other, principalSource) {
+			if named && h.m.store != nil && principalOf(by.other) == "" {
 				return true, errCarriers // it was made before the client logged in, and so it is nobody's
 			}
 			err = layover.ErrNotFound
@@ -144,20 +145,6 @@ func (h *handle) openCookie(ctx context.Context, named bool) (sent bool, _ error
 		}
 	}
 	return true, nil
-}
-
-// caller returns who makes the call.
-func (h *handle) caller(ctx context.Context) (Principal, error) {
-	if by := h.principal(); by != nil {
-		return by.who, nil
-	}
-	return h.m.caller(ctx)
-}
-
-// callerName is caller for those who need not know why it is not known.
-func (h *handle) callerName() (name string, known bool) {
-	who, err := h.caller(h.base)
-	return who.Name, err == nil
 }
 
 // foreign tells of a token that is somebody else's. Clients that log in again send

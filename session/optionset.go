@@ -110,9 +110,8 @@ func (o *optionSet) seal() {
 func (o *optionSet) fits(name string, value *flight.SessionOptionValue) (then weight, _ error) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	l := o.limits.orDefault()
 	then = o.weight.add(name, o.values[name], value)
-	return then, l.check(name, value, o.weight, then)
+	return then, o.limits.check(name, value, o.weight, then)
 }
 
 // bytes returns what the options take.

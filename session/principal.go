@@ -68,10 +68,26 @@ func nameIn(leaf *x509.Certificate) string {
 	return cmp.Or(name, "certificate "+leaf.SerialNumber.String())
 }
 
-// caller returns who makes a call, by [WithPrincipal].
-func (m *interceptors) caller(ctx context.Context) (Principal, error) {
-	c := Carrier{kind: principalCarrier, who: m.config.principal}
-	return c.ask(ctx)
+// caller returns who makes the call, by the carrier that named it or by
+// [WithPrincipal].
+func (h *handle) caller() (Principal, error) {
+	if by := h.principal(); by != nil {
+		return by.who, nil
+	}
+	return h.m.config.principal.ask(h.base)
+}
+
+// name is ask for those who need not know why it is not known.
+func (f PrincipalFunc) name(ctx context.Context) (name string, known bool) {
+	who, err := f.ask(ctx)
+	return who.Name, err == nil
+}
+
+// authenticated returns the name of the DefaultPrincipal, for those who cannot
+// refuse a call; empty if there is none.
+func authenticated(ctx context.Context) string {
+	name, _ := PrincipalFunc(DefaultPrincipal).name(ctx)
+	return name
 }
 
 // owner is who a session must belong to.
@@ -84,13 +100,23 @@ type owner struct {
 // principalSource begins the names of sources that are principals.
 const principalSource = "principal "
 
-// owns reports whether a session from a source is the owner's. How long that
-// takes tells nothing of the name that it is compared with, but for its length.
-func (o *owner) owns(source string) bool {
+// principalOf returns the principal that is a source; empty: that is none.
+func principalOf(source string) string {
 	name, named := strings.CutPrefix(source, principalSource)
 	if !named {
-		name = ""
+		return ""
 	}
+	return name
+}
+
+// owns reports whether a session from a source is the owner's; of nil, any is. How
+// long that takes tells nothing of the name that it is compared with, but for its
+// length.
+func (o *owner) owns(source string) bool {
+	if o == nil {
+		return true
+	}
+	name := principalOf(source)
 	if subtle.ConstantTimeCompare([]byte(name), []byte(o.name)) == 1 {
 		return true
 	}
@@ -103,11 +129,7 @@ func (l *held) owner() string {
 	if own, ok := l.session.(*statefulServerSession); ok {
 		return own.owner
 	}
-	name, named := strings.CutPrefix(l.lease.Source(), principalSource)
-	if !named {
-		return ""
-	}
-	return name
+	return principalOf(l.lease.Source())
 }
 
 // ownsHome is owns for a session from a store that is not of this package's: one
@@ -130,17 +152,6 @@ func (o *owner) ownsLeased(s ServerSession, l SessionLease) bool {
 		return o.owns(ours.Source())
 	}
 	return o.ownsHome(s)
-}
-
-// authenticated returns the name of the DefaultPrincipal, for those who cannot
-// refuse a call; empty if there is none.
-func authenticated(ctx context.Context) string {
-	c := Carrier{kind: principalCarrier, who: DefaultPrincipal}
-	who, err := c.ask(ctx)
-	if err != nil {
-		return ""
-	}
-	return who.Name
 }
 
 // SecurityEventKind says what a [SecurityEvent] is about.
@@ -199,12 +210,6 @@ func (m *interceptors) alarm(ctx context.Context, e SecurityEvent) {
 	m.config.alarm(e)
 }
 
-// callerName is caller for those who need not know why it is not known.
-func (m *interceptors) callerName(ctx context.Context) (name string, known bool) {
-	who, err := m.caller(ctx)
-	return who.Name, err == nil
-}
-
 // errHidden says that the session interceptor could not see who calls.
 var errHidden = &callError{code: codes.Internal, reason: "SESSION_PRINCIPAL_HIDDEN",
 	text: "the server looks for sessions before it authenticates; its owner must put authentication first"}
@@ -212,14 +217,15 @@ var errHidden = &callError{code: codes.Internal, reason: "SESSION_PRINCIPAL_HIDD
 // hidden returns errHidden if the handler's context names a principal, and that
 // of the interceptor did not.
 func (h *handle) hidden(ctx context.Context) error {
-	if h.m.own == nil || h.principal() != nil {
+	if h.m.own == nil || h.seen || h.principal() != nil {
 		return nil
 	}
-	name, known := h.m.callerName(ctx)
-	if !known || name == "" {
+	who := h.m.config.principal
+	if outside, known := who.name(h.base); !known || outside != "" {
 		return nil
 	}
-	if outside, known := h.m.callerName(h.base); !known || outside != "" {
+	name, _ := who.name(ctx)
+	if name == "" {
 		return nil
 	}
 	h.m.alarm(h.base, SecurityEvent{Kind: PrincipalHidden, Caller: name})

@@ -162,9 +162,9 @@ func same(a, b ServerSession) bool {
 
 // GetSession returns the session of the context, else the first known one of
 // those that the client's cookies name and that belong to the [DefaultPrincipal]
-// of the context, else [ErrNoSession]. Under a middleware
-// of this package and with a [LeaseStore], the call that ctx belongs to leases
-// it. A failure of the store is an error, never ErrNoSession.
+// of the context, else [ErrNoSession]. Under a middleware of this package and with
+// a [LeaseStore], the call that ctx belongs to leases it. A failure of the store is
+// an error, never ErrNoSession.
 func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSession, error) {
 	//nolint:errorlint // Apache compares with != as well, so it is the bare variable.
 	if s, err := GetSessionFromContext(ctx); err != ErrNoSession {

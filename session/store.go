@@ -144,10 +144,7 @@ func (s *ExpiringSessionStore) Put(session ServerSession) error {
 		s.turnAway(session)
 		return err
 	}
-	if !origin.Holds && holds(session) { // since it was received
-		_ = s.store.Hold(id)
-	}
-	if session.Closed() { // the same
+	if session.Closed() { // since it was received
 		return errors.Join(errClosed, s.removeSession(session))
 	}
 	return nil
@@ -176,10 +173,7 @@ func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, ori
 		s.turnAway(session)
 		return nil, err
 	}
-	if !origin.Holds && holds(session) { // since it was received
-		l.Hold()
-	}
-	if session.Closed() { // the same
+	if session.Closed() { // since it was received
 		l.Release()
 		return nil, errors.Join(errClosed, s.removeSession(session))
 	}
@@ -237,6 +231,15 @@ func size(session ServerSession) int64 {
 		return int64(own.bytes())
 	}
 	return 0
+}
+
+// resize tells the store what the options of a session take. One that has ended
+// takes nothing any more that others would have to make room for.
+func (s *ExpiringSessionStore) resize(own *statefulServerSession, bytes int) error {
+	if err := gone(s.store.CompareAndSetSize(own.id, resident{own}, int64(bytes))); err != nil {
+		return fmt.Errorf("%w: %w", errStore, err)
+	}
+	return nil
 }
 
 // Acquire leases the session with the given token. The error is

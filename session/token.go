@@ -21,10 +21,10 @@ import (
 //	random 16 bytes: 128 bits that nobody can guess
 //	mac     8 bytes: of the others and the principal, under the key
 //
-// in 39 characters, which a store keeps in place. The MAC tells tokens
-// from garbage without a memory of all that were ever minted, and what was minted
-// for one principal is garbage to the others. The boot tells those that died with
-// another process.
+// in 39 characters, which a store keeps in place. The MAC tells tokens from garbage
+// without a memory of all that were ever minted, and what was minted for one
+// principal is garbage to the others. The boot tells those that died with another
+// process.
 const (
 	bootSize   = 5
 	randomSize = 16
@@ -115,6 +115,11 @@ func (m *mint) recognise(token, caller string) origin {
 func (m *mint) isElses(token, caller string) bool {
 	t, ok := parseToken(token)
 	return ok && (m.shared || bytes.Equal(t[:bootSize], m.boot[:])) && !m.genuine(t, caller)
+}
+
+// isElses is that of the mint, if the tokens are its own.
+func (m *interceptors) isElses(token, caller string) bool {
+	return m.mints && m.mint.isElses(token, caller)
 }
 
 func (m *mint) genuine(t [tokenSize]byte, caller string) bool {
