@@ -281,7 +281,8 @@ func (s *Store[S]) roomToReplace(c *config, n *newcomer[S], old *entry[S], st st
 	if c.maxBytes > 0 && size > c.maxBytes {
 		return s.ledger.refuse(c.max, from, LackingBytes)
 	}
-	defer s.ledger.spare(old)() // if there is no room, it stays
+	undo := s.ledger.spare(old) // if there is no room, it stays
+	defer undo()
 	return s.room(c, n.now, from, sessions, size-old.size())
 }
 

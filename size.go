@@ -43,7 +43,8 @@ func (s *Store[S]) roomToGrow(c *config, e *entry[S], more int64) error {
 		return s.ledger.refuse(c.max, e.source, LackingBytes) // whoever leaves
 	}
 	if !e.load().busy() { // else it cannot leave
-		defer s.ledger.spare(e)()
+		undo := s.ledger.spare(e)
+		defer undo()
 	}
 	return s.room(c, s.clock.now(), e.source, 0, more)
 }

@@ -69,19 +69,19 @@ func (w weight) add(name string, was, is *flight.SessionOptionValue) weight {
 // check returns why an option cannot be set, after which the session would weigh
 // so much.
 func (l OptionLimits) check(name string, value *flight.SessionOptionValue, was, then weight) error {
-	l = l.orDefault()
+	most := l.orDefault()
 	refuse := func(code codes.Code, format string, args ...any) error {
 		return &callError{code: code, reason: "SESSION_OPTION_LIMIT", sentinel: ErrOptionLimit, text: fmt.Sprintf(format, args...)}
 	}
 	switch size := proto.Size(value); {
-	case len(name) > l.Name:
-		return refuse(codes.InvalidArgument, "the name of an option has %d bytes, and may have %d", len(name), l.Name)
-	case size > l.Value:
-		return refuse(codes.InvalidArgument, "the value of an option has %d bytes, and may have %d", size, l.Value)
-	case then.options > l.Options && then.options > was.options:
-		return refuse(codes.ResourceExhausted, "the session would have %d options, and may have %d", then.options, l.Options)
-	case then.bytes > l.Session && then.bytes > was.bytes:
-		return refuse(codes.ResourceExhausted, "the session's options would take %d bytes, and may take %d", then.bytes, l.Session)
+	case len(name) > most.Name:
+		return refuse(codes.InvalidArgument, "the name of an option has %d bytes, and may have %d", len(name), most.Name)
+	case size > most.Value:
+		return refuse(codes.InvalidArgument, "the value of an option has %d bytes, and may have %d", size, most.Value)
+	case then.options > most.Options && then.options > was.options:
+		return refuse(codes.ResourceExhausted, "the session would have %d options, and may have %d", then.options, most.Options)
+	case then.bytes > most.Session && then.bytes > was.bytes:
+		return refuse(codes.ResourceExhausted, "the session's options would take %d bytes, and may take %d", then.bytes, most.Session)
 	}
 	return nil
 }

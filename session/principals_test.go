@@ -231,6 +231,25 @@ func TestCopiesAreBoundByTheirTokens(t *testing.T) {
 	}
 }
 
+// Nor where the tokens themselves do not say whose they are: what somebody else
+// acknowledges, its owner is told all the same.
+func TestNobodyElseAcknowledgesALoss(t *testing.T) {
+	store := newStore(t)
+	n := 0
+	ids := session.WithFactory(session.NewSessionFactory(func() string { n++; return fmt.Sprint("id-", n) }))
+	manager := session.NewStatefulServerSessionManager(session.WithStore(store), ids)
+	c := serveEdge(t, session.NewServerMiddleware(manager, session.WithPrincipal(who), session.WithLogger(nil)), nil).client()
+	cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+	store.Kill(store.Fingerprint(token(cookie)))
+	for _, thief := range []string{"bob", ""} {
+		c.must(with(setOption("schema", "x"), "x-user", thief), cookie)
+		c.must(with(info(""), "x-user", thief), cookie)
+	}
+	if r := c.do(with(info(""), "x-user", "alice"), cookie); status.Code(r.err) != codes.NotFound {
+		t.Errorf("alice was told %v", r.err)
+	}
+}
+
 // Sessions of the owner's own type are bound as well.
 func TestSessionsOfAnyTypeAreBound(t *testing.T) {
 	store := newStore(t)
