@@ -32,7 +32,6 @@ type handle struct {
 	ended  bool        // the call has
 	runs   bool        // the handler does, or it has not returned but panicked
 	seen   bool        // who calls is known to this interceptor; set before the handler starts
-	greets bool        // the call is a handshake, so nobody has authenticated yet
 	brief  bool        // a session that is made ends with the call, which needs none; set before the handler starts
 
 	first held // here, so that it needs no memory of its own

@@ -121,7 +121,7 @@ func (m *interceptors) unary(ctx context.Context, req any, info *grpc.UnaryServe
 	}
 	h := &handle{m: m, base: ctx}
 	defer h.release()
-	if err := h.open(ctx); err != nil {
+	if err := h.open(ctx, false); err != nil {
 		return nil, m.refusal(ctx, err)
 	}
 	if err := h.decide(""); err != nil {
@@ -153,9 +153,9 @@ func (m *interceptors) stream(srv any, stream grpc.ServerStream, info *grpc.Stre
 	h := &c.handle
 	h.m, h.base = m, ctx
 	defer h.release()
-	h.greets = info.FullMethod == handshakeMethod
-	err := h.open(ctx)
-	if h.greets && !errors.Is(err, errPlaintext) {
+	greets := info.FullMethod == handshakeMethod
+	err := h.open(ctx, greets)
+	if greets && !errors.Is(err, errPlaintext) {
 		return c.handshake(srv, handler)
 	}
 	if err != nil {

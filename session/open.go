@@ -31,8 +31,9 @@ func handleFrom(ctx context.Context) *handle {
 	return h
 }
 
-// open finds the session that the call means, if it is live.
-func (h *handle) open(ctx context.Context) (err error) {
+// open finds the session that the call means, if it is live. In a handshake, a
+// client greets, and has proved nothing yet.
+func (h *handle) open(ctx context.Context, greets bool) (err error) {
 	defer contain(&err)
 	if h.m.own == nil {
 		return h.openForeign(ctx)
@@ -51,7 +52,7 @@ func (h *handle) open(ctx context.Context) (err error) {
 	}
 	sent := by != nil
 	if h.m.cookie != "" {
-		cookies, err := h.openCookie(ctx, by != nil)
+		cookies, err := h.openCookie(ctx, by != nil, greets)
 		if err != nil {
 			return err
 		}
@@ -97,7 +98,7 @@ func (h *handle) brought() []deadToken {
 // openCookie finds the session of the first known cookie. It reports whether
 // there were any. If the call names the session of a principal, no other one may
 // be live.
-func (h *handle) openCookie(ctx context.Context, named bool) (sent bool, _ error) {
+func (h *handle) openCookie(ctx context.Context, named, greets bool) (sent bool, _ error) {
 	lines := metadata.ValueFromIncomingContext(ctx, "cookie")
 	if lines == nil {
 		return false, nil
@@ -138,21 +139,15 @@ func (h *handle) openCookie(ctx context.Context, named bool) (sent bool, _ error
 				return true, errCarriers // it was made before the client logged in, and so it is nobody's
 			}
 			err = layover.ErrNotFound
-			h.foreign(ctx, token, &by)
+			if !greets { // clients that log in again send their cookies with the handshake
+				h.m.alarm(ctx, SecurityEvent{Kind: ForeignToken, Session: h.m.fingerprint(token), Owner: by.other, Caller: by.name})
+			}
 		}
 		if !named {
 			h.bring(h.m.deadCookie(token, who.Name, err))
 		}
 	}
 	return true, nil
-}
-
-// foreign tells of a token that is somebody else's. Clients that log in again send
-// their cookies with the handshake, when they have proved nothing yet.
-func (h *handle) foreign(ctx context.Context, token string, by *owner) {
-	if !h.greets {
-		h.m.alarm(ctx, SecurityEvent{Kind: ForeignToken, Session: h.m.fingerprint(token), Owner: by.other, Caller: by.name})
-	}
 }
 
 // openForeign asks a manager that is not ours.
