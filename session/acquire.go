@@ -214,12 +214,16 @@ func (m *interceptors) share(h *handle, by *named, holds bool) (l *held, err err
 				return nil, err
 			}
 		}
-		if l, err = m.create(h, by, holds); !errors.Is(err, errTaken) {
+		if l, err = m.create(h, by, holds); !overtaken(err) {
 			return l, err
 		}
 	}
 	return nil, errTaken
 }
+
+// overtaken reports whether no session could be made under a principal's ID since
+// another call has made one, or has ended this one the moment it was stored.
+func overtaken(err error) bool { return errors.Is(err, errTaken) || errors.Is(err, errClosed) }
 
 // namedFactory makes the session of a principal under the ID that is its own.
 type namedFactory struct{ ownedFactory }

@@ -261,16 +261,17 @@ const maxLogins = 1000
 // has.
 func (m *interceptors) createAnew(h *handle, by *named) (l *held, err error) {
 	for range maxLogins {
-		if by != nil && by.id != "" {
-			if err := m.evict(h.base, by.id); err != nil {
-				return nil, err
-			}
+		if by == nil || by.id == "" {
+			return m.create(h, by, false)
 		}
-		if l, err = m.create(h, by, false); by == nil || !errors.Is(err, errTaken) {
-			break
+		if err := m.evict(h.base, by.id); err != nil {
+			return nil, err
+		}
+		if l, err = m.create(h, by, false); !overtaken(err) {
+			return l, err
 		}
 	}
-	return l, err
+	return nil, err
 }
 
 // evict ends the session under an ID, if there is one.
