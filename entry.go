@@ -227,6 +227,7 @@ type extra[S Session] struct {
 	ctx  atomic.Pointer[sessionContext]
 	long string // the ID, if it does not fit into the entry
 	end  ownEnd
+	heir *entry[S] // of one that was renamed; set before its state says so
 
 	// The ledger's, under its mutex.
 	size  int64

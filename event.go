@@ -34,12 +34,14 @@ const (
 	// ReasonQuota: its source had as many as it may have, and it made room for
 	// another one, see [Origin].
 	ReasonQuota
+	// ReasonRenamed: it lives on under another ID, see [Lease.Rename].
+	ReasonRenamed
 
 	reasons = iota + 1 // how many values a Reason has, the zero one included
 )
 
 var reasonNames = [reasons]string{
-	"unknown", "idle", "lifetime", "unconfirmed", "capacity", "closed", "replaced", "killed", "shutdown", "quota",
+	"unknown", "idle", "lifetime", "unconfirmed", "capacity", "closed", "replaced", "killed", "shutdown", "quota", "renamed",
 }
 
 // String returns the reason's name, such as "idle".

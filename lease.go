@@ -49,7 +49,7 @@ func (l *Lease[S]) Session() S {
 // Fingerprint returns the session's fingerprint, or the zero one after Release.
 func (l *Lease[S]) Fingerprint() Fingerprint {
 	if e := l.held(); e != nil {
-		return l.store.Fingerprint(e.id())
+		return l.store.Fingerprint(e.latest().id())
 	}
 	return Fingerprint{}
 }
@@ -58,7 +58,7 @@ func (l *Lease[S]) Fingerprint() Fingerprint {
 // empty after Release.
 func (l *Lease[S]) Source() string {
 	if e := l.held(); e != nil {
-		return e.source.name
+		return e.latest().source.name
 	}
 	return ""
 }
@@ -69,7 +69,7 @@ func (l *Lease[S]) Source() string {
 // for. After Release it returns a context that is already canceled.
 func (l *Lease[S]) Context() context.Context {
 	if e := l.held(); e != nil {
-		return l.store.context(e)
+		return l.store.context(e.latest())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -127,7 +127,7 @@ func (l *Lease[S]) SetSize(n int64) error {
 // ended, and not after Release.
 func (l *Lease[S]) SetExpires(t time.Time) bool {
 	e := l.held()
-	return e != nil && e.ident.ownEnd() && l.store.setEnd(e, t)
+	return e != nil && l.store.setEnd(e, t)
 }
 
 // Release gives the lease back and starts the idle clock. The last release of

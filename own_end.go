@@ -32,14 +32,20 @@ func (e *entry[S]) endsAt(at time.Duration, t time.Time) {
 	e.extras().end.set(at, t)
 }
 
-// setEnd moves the end of e's own, which it has, and reports whether it could.
+// setEnd moves the end of e's own, if it has one, and reports whether it could.
 func (s *Store[S]) setEnd(e *entry[S], t time.Time) bool {
-	end := &e.extra.Load().end
-	if end.is(t) {
+	if e = e.latest(); !e.ident.ownEnd() {
+		return false
+	}
+	if e.extra.Load().end.is(t) {
 		return e.load().phase() == live
 	}
 	s.lock()
 	defer s.unlock()
+	if e = e.latest(); !e.ident.ownEnd() {
+		return false
+	}
+	end := &e.extra.Load().end
 	c, now := s.config.Load(), s.clock.now()
 	s.ageLeases(e, now)  // lest e's new place on the wheel put off the end of a lease
 	s.reapOne(c, e, now) // past the old end there is nothing to move

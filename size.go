@@ -12,7 +12,7 @@ func sane(n int64) bool { return n >= 0 && n <= 1<<40 }
 func (s *Store[S]) sizeOf(e *entry[S]) int64 {
 	s.lock()
 	defer s.unlock()
-	return e.size()
+	return e.latest().size()
 }
 
 // setSize has e take n bytes. A session in use does not make room itself.
@@ -20,6 +20,7 @@ func (s *Store[S]) setSize(e *entry[S], n int64) error {
 	l := &s.ledger
 	s.lock()
 	defer s.unlock()
+	e = e.latest()
 	if !e.flag(placed) {
 		return nil // killed: it takes nothing any more
 	}

@@ -324,11 +324,12 @@ func (s *Store[S]) raiseID(id string, bit state) error {
 // raise sets a bit that stays.
 func (s *Store[S]) raise(e *entry[S], bit state) {
 	for {
+		e = e.latest()
 		st := e.load()
 		if st&bit != 0 || st.phase() == gone {
 			return
 		}
-		if e.swap(st, st|bit) {
+		if st.reason() != ReasonRenamed && e.swap(st, st|bit) {
 			break
 		}
 	}
@@ -377,14 +378,18 @@ func (s *Store[S]) release(e *entry[S], generation bool) {
 		if !e.swap(st, next) {
 			continue
 		}
-		if idle && st.phase() != gone {
+		if idle && st.phase() != gone && st.reason() != ReasonRenamed { // else its heir does
 			e.source.leave()
 		}
 		if generation != next.generation() {
 			s.retireLease(e)
 		}
 		if next.phase() != st.phase() {
-			s.depart(e)
+			if heir := e.heir(); heir != nil {
+				s.release(heir, false)
+			} else {
+				s.depart(e)
+			}
 			return
 		}
 		if idle && st&parkedBit != 0 {

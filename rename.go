@@ -1,0 +1,130 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layover
+
+import "time"
+
+// Rename files the leased session under another ID, as for a client whose old
+// one may be known to others. From now on the old one finds nothing; leases that
+// were taken under it stay good. The session is not closed, and stays what it is:
+// its age, what it holds and its size, and whether it was confirmed. To events and
+// counters it is one that ends, for [ReasonRenamed], and one that is created, but
+// with the age of the old.
+//
+// Of o, Source, Quota, EvictOwn and Expires matter: whose it is from now on. The
+// quota is not looked at if the source is what it was. Without Expires an end of
+// its own stays. Its place comes with it, so it can be renamed in a store that is
+// full, or draining.
+//
+// Errors: [ErrExists] if the ID is taken, [ErrFull] for want of quota,
+// [ErrNotFound] if the session has ended or the lease was released, [ErrShutdown],
+// [ErrInvalid]. Nothing has changed then.
+func (l *Lease[S]) Rename(id string, o Origin) error {
+	e := l.held()
+	if e == nil {
+		return ErrNotFound
+	}
+	return l.store.rename(e, id, o)
+}
+
+// An entry cannot get another ID: readers look at it under no lock. So a session
+// that is renamed gets another entry, its heir. What is left of the old one is
+// in none of the store's lists, has no place, and serves only to count its leases.
+// All together they are one lease on the heir, which is released with the last of
+// them.
+
+// heir returns the entry in whose place e was, nil if e was not renamed.
+func (e *entry[S]) heir() *entry[S] {
+	if e.load().reason() != ReasonRenamed {
+		return nil
+	}
+	return e.extra.Load().heir
+}
+
+// latest returns the entry that the session has by now.
+func (e *entry[S]) latest() *entry[S] {
+	for h := e.heir(); h != nil; h = e.heir() {
+		e = h
+	}
+	return e
+}
+
+func (s *Store[S]) rename(e *entry[S], id string, o Origin) error {
+	if id == "" || o.Quota < 0 {
+		return ErrInvalid
+	}
+	heir, now := newEntry(id, e.value), s.clock.now()
+	if !o.Expires.IsZero() {
+		at := s.clock.at(o.Expires)
+		if at <= now {
+			return ErrInvalid
+		}
+		heir.endsAt(at, o.Expires)
+	}
+	hash := s.index.hash(id)
+	l := &s.ledger
+	s.lock()
+	defer s.unlock()
+	if l.shut {
+		return ErrShutdown
+	}
+	e = e.latest()
+	heir.birth = e.birth&^(1<<hashBits-1) | uint64(hash)
+	if heir.source = l.sources.find(o.Source); heir.source == e.source {
+		o.Quota = 0
+	}
+	if e.ident.ownEnd() && o.Expires.IsZero() {
+		end := &e.extra.Load().end
+		heir.endsAt(end.when(), time.Unix(0, end.told.Load()))
+	}
+	c := s.config.Load()
+	s.reapOne(c, e, now)
+	n := &newcomer[S]{now: now, id: id, entry: heir, origin: o}
+	if old := s.index.get(hash, id); old != nil {
+		if kept, _, err := s.displace(c, n, old); kept {
+			return err
+		}
+	}
+	if err := s.roomInQuota(c, n); err != nil {
+		return err
+	}
+	return s.bequeath(c, e, n)
+}
+
+// bequeath puts the heir in e's place, unless e has ended.
+func (s *Store[S]) bequeath(c *config, e *entry[S], n *newcomer[S]) error {
+	l, heir := &s.ledger, n.entry
+	s.context(e)
+	x := e.extras()
+	heir.extras().ctx.Store(x.ctx.Load()) // who waits for the end waits for the heir's
+	x.heir = heir                         // nobody looks before the swap
+	for {
+		st := e.load()
+		if st.phase() != live || !st.busy() {
+			return s.notFound(e.id(), st)
+		}
+		marks := st & (usedMask | confirmedBit | holdsBit)
+		heir.state.Store(uint64(leaseUnit | marks.touched(stampOf(n.now))))
+		if e.swap(st, st.moved(retired, ReasonRenamed)) {
+			break
+		}
+	}
+	heir.source.enter(0) // it is in use already, and takes nobody's share
+	e.source.leave()
+	n.origin.Size = e.size()
+	l.resize(e, -n.origin.Size, e.counted())
+	l.policy.Remove(e)
+	l.wheel.Cancel(e)
+	l.classes[e.counted()]--
+	l.live--
+	l.places--
+	l.counts.ended[ReasonRenamed]++
+	e.node.Spare = 0
+	s.admit(c, n, false)
+	s.remember(e, e.load(), n.now) // before it is not found any more
+	s.index.remove(e)
+	s.tell(c, EventEnded, e, e.load(), n.now)
+	l.sources.drop(e.source)
+	return nil
+}

@@ -1,0 +1,234 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package layover
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A session that is renamed is what it was, under another ID: the old one finds
+// nothing, leases on it stay good, and its Close runs once, when it ends.
+func TestARenamedSessionLivesOnUnderItsNewID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithIdleTimeout(time.Hour), WithLifetime(3*time.Hour), WithMaxBytes(100))
+		c := new(conn)
+		l, err := s.Add("old", c, Origin{Source: "alice", Size: 60})
+		must(t, err)
+		l.Confirm()
+		<-time.After(time.Minute)
+		ctx := l.Context()
+		must(t, l.Rename("new", Origin{Source: "alice"}))
+		for _, err := range []error{s.Touch("old"), s.Remove("old"), s.Confirm("old")} {
+			if why := (*NotFoundError)(nil); !errors.As(err, &why) || why.Reason != ReasonRenamed {
+				t.Errorf("the old ID: %v", err)
+			}
+		}
+		l.Hold()
+		must(t, l.SetSize(80))
+		if got, err := s.Peek("new"); err != nil || got != c || l.Session() != c {
+			t.Errorf("the new ID: %v", err)
+		}
+		if l.Fingerprint() != s.Fingerprint("new") || l.Source() != "alice" || l.Size() != 80 {
+			t.Errorf("the lease is of %s of %s, %d bytes", l.Fingerprint(), l.Source(), l.Size())
+		}
+		st := s.Stats()
+		if st.Live != 1 || st.Retired != 0 || st.Confirmed != 1 || st.Bytes != 80 || st.Created != 2 || st.Ended[ReasonRenamed] != 1 || st.Peak != 1 {
+			t.Errorf("%+v", st)
+		}
+		for in := range s.All() {
+			if !in.Created.Equal(time.Now().Add(-time.Minute)) || in.Leases != 1 || !in.Holds {
+				t.Errorf("%+v", in)
+			}
+		}
+		must(t, s.Check())
+		<-time.After(2 * time.Hour) // leased: no idle clock
+		l.Release()
+		must(t, s.Check())
+		<-time.After(30 * time.Minute) // not yet, whatever its random part
+		must(t, s.Touch("new"))
+		<-time.After(29 * time.Minute) // three hours since it was made
+		wantErr(t, s.Touch("new"), ErrNotFound)
+		synctest.Wait()
+		if !c.isClosed(t) || ctx.Err() == nil {
+			t.Error("its lifetime did not end with that of the old one")
+		}
+		if st := s.Stats(); st.Closed != 1 || st.Created != st.Ended.Total() {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// While calls use it that came with an old ID, a renamed session is in use: it
+// neither idles out nor is evicted, and it is closed after the last of them.
+func TestLeasesOnOldIDsKeepARenamedSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithIdleTimeout(time.Hour), WithMaxSessions(1))
+		c := new(conn)
+		first, err := s.Add("0", c, Origin{})
+		must(t, err)
+		second, err := s.Acquire("0")
+		must(t, err)
+		must(t, first.Rename("1", Origin{}))
+		third, err := s.Acquire("1")
+		must(t, err)
+		must(t, second.Rename("2", Origin{Source: "alice"})) // by a lease on the ID before the last
+		<-time.After(5 * time.Hour)
+		_, err = s.Add("other", new(conn), Origin{})
+		wantErr(t, err, ErrFull)
+		must(t, s.Remove("2"))
+		for i, l := range []*Lease[*conn]{&third, &first, &second} {
+			if synctest.Wait(); c.isClosed(t) {
+				t.Fatalf("closed before release %d", i)
+			}
+			l.Release()
+			must(t, s.Check())
+		}
+		if synctest.Wait(); !c.isClosed(t) {
+			t.Error("was not closed after the last release")
+		}
+		wantErr(t, first.Rename("3", Origin{}), ErrNotFound)
+	})
+}
+
+// A session is renamed in a store that is full or draining. Where it cannot be,
+// nothing changes.
+func TestRenamingTakesNoPlace(t *testing.T) {
+	s := open(t, WithMaxSessions(3), WithWhenFull(KeepConfirmed))
+	var leases []*Lease[*conn]
+	for i := range 3 {
+		l, err := s.Add(fmt.Sprint(i), new(conn), Origin{Source: fmt.Sprint("source ", i)})
+		must(t, err)
+		l.Confirm()
+		leases = append(leases, &l)
+	}
+	must(t, leases[0].Rename("a", Origin{Source: "source 0", Quota: 1}))
+	wantErr(t, leases[0].Rename("1", Origin{}), ErrExists)
+	wantErr(t, leases[0].Rename("a", Origin{}), ErrExists)
+	wantErr(t, leases[0].Rename("", Origin{}), ErrInvalid)
+	wantErr(t, leases[0].Rename("b", Origin{Quota: -1}), ErrInvalid)
+	wantErr(t, leases[0].Rename("b", Origin{Expires: time.Now().Add(-time.Second)}), ErrInvalid)
+	wantFull(t, leases[0].Rename("b", Origin{Source: "source 1", Quota: 1}), FullError{Max: 1, Own: 1, Lacking: LackingQuota})
+	wantLive(t, s, "a", "1", "2")
+	leases[1].Release()
+	must(t, leases[0].Rename("b", Origin{Source: "source 2", Quota: 2}))
+	s.Drain()
+	must(t, leases[0].Rename("c", Origin{Source: "source 2", Quota: 1}))
+	wantLive(t, s, "c", "1", "2")
+	must(t, s.Check())
+	for _, l := range leases {
+		l.Release()
+	}
+	must(t, s.Check())
+}
+
+// Whose quota is full makes room for a session that becomes its own, if that is
+// asked for.
+func TestARenamedSessionCountsForItsNewSource(t *testing.T) {
+	s := open(t, WithUnconfirmedTimeouts(0, 0))
+	l, err := s.Add("alice's", new(conn), ofAlice(1, true))
+	must(t, err)
+	l.Release()
+	l, err = s.Add("anonymous", new(conn), Origin{Source: "host"})
+	must(t, err)
+	must(t, l.Rename("also alice's", ofAlice(1, true)))
+	wantLive(t, s, "also alice's")
+	if st := s.Stats(); st.Ended[ReasonQuota] != 1 || st.Sources != 1 {
+		t.Errorf("%+v", st)
+	}
+	must(t, s.Check())
+	l.Release()
+}
+
+// An end of its own can come with the new ID, and stays if none does.
+func TestARenamedSessionKeepsItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithLifetime(10*time.Hour))
+		_, l := addEnding(t, s, "x", time.Now().Add(time.Hour))
+		must(t, l.Rename("y", Origin{}))
+		<-time.After(time.Hour - 1)
+		must(t, s.Touch("y"))
+		<-time.After(1)
+		wantErr(t, s.Touch("y"), ErrNotFound)
+		l.Release()
+		c, l := addEnding(t, s, "a", time.Now().Add(time.Hour))
+		must(t, l.Rename("b", Origin{}))
+		must(t, l.Rename("c", Origin{Expires: time.Now().Add(time.Hour)}))
+		if !l.SetExpires(time.Now().Add(2 * time.Hour)) {
+			t.Error("the end cannot be moved by a lease on the old ID")
+		}
+		<-time.After(2*time.Hour - 1)
+		must(t, s.Touch("c"))
+		<-time.After(1)
+		wantErr(t, s.Touch("c"), ErrNotFound)
+		l.Release()
+		if synctest.Wait(); !c.isClosed(t) {
+			t.Error("not closed")
+		}
+	})
+}
+
+// Whatever else happens to sessions while they are renamed, each is closed once,
+// and nothing of them is left.
+func TestRenamingUnderConcurrency(t *testing.T) {
+	s := open(t, WithMaxSessions(8), WithIdleTimeout(20*time.Millisecond), WithLifetime(50*time.Millisecond), WithMaxBytes(1000))
+	id := func() string { return fmt.Sprint("id", rand.IntN(12)) }
+	source := func() Origin {
+		return Origin{Source: fmt.Sprint(rand.IntN(3)), Quota: 6, EvictOwn: true, Size: rand.Int64N(100)}
+	}
+	var made []*conn
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			for range 3000 {
+				c := new(conn)
+				l, err := s.Add(id(), c, source())
+				if err == nil {
+					mu.Lock()
+					made = append(made, c)
+					mu.Unlock()
+				} else if l, err = s.Acquire(id()); err != nil {
+					continue
+				}
+				held := l.Session()
+				switch rand.IntN(5) {
+				case 0:
+					_ = l.Rename(id(), source())
+					l.Confirm()
+					_ = l.SetSize(rand.Int64N(100))
+				case 1:
+					_ = l.Rename(id(), source())
+					l.Hold()
+				case 2:
+					_ = s.Remove(id())
+				case 3:
+					s.Kill(l.Fingerprint())
+				}
+				if l.Session() != held {
+					t.Error("a lease is of another session")
+				}
+				l.Release()
+			}
+		})
+	}
+	all.Wait()
+	must(t, s.Check())
+	must(t, s.Shutdown(t.Context()))
+	for _, c := range made {
+		if !c.isClosed(t) {
+			t.Error("a session was not closed")
+		}
+	}
+	st := s.Stats()
+	if st.Created != st.Ended.Total() || st.Closed != uint64(len(made)) || st.Ended[ReasonRenamed] == 0 || st.Live+st.Retired != 0 || st.Bytes != 0 {
+		t.Errorf("%d made, %+v", len(made), st)
+	}
+	must(t, s.Check())
+}
