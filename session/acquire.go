@@ -54,7 +54,7 @@ func (m *interceptors) acquireResident(id string, by *owner, l *held) (err error
 		}
 		// It was closed outside of a call, or it would be gone. Once it is, the store
 		// knows why.
-		if err := m.store.removeFrom(id, l.session); err != nil {
+		if _, err := m.store.endUnder(id, l.session); err != nil {
 			return m.own.failed(err, id)
 		}
 	}
@@ -185,8 +185,8 @@ type ownedFactory struct {
 func (f *ownedFactory) CreateSession() (ServerSession, error) {
 	s, err := f.SessionFactory.CreateSession()
 	if own, ok := s.(*statefulServerSession); ok && own != nil {
-		own.bound, own.owner, own.limits = true, f.who.Name, f.limits
-		own.expires.Store(endOf(f.who.Expires))
+		own.limits = f.limits
+		own.belongTo(f.who)
 	}
 	return s, err
 }
@@ -262,7 +262,7 @@ func (m *interceptors) remove(s ServerSession) error {
 func (m *interceptors) end(s ServerSession) (ended bool, err error) {
 	defer contain(&err)
 	if m.store != nil {
-		ended, err = m.store.end(s.Token(), s)
+		ended, err = m.store.end(s)
 		if own, ok := s.(*statefulServerSession); ok {
 			own.close() // not before: a call that found it closed would end it in our place
 		}

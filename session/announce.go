@@ -13,7 +13,7 @@ import (
 // newCookie returns the cookie by which the client finds a new session; empty: it
 // needs none, or not yet.
 func (h *handle) newCookie(l *held) string {
-	if h.brief || h.m.own == nil || !l.cookie { // other managers' may change until the header leaves
+	if h.isBrief() || h.m.own == nil || !l.cookie { // other managers' may change until the header leaves
 		return ""
 	}
 	return (&http.Cookie{Name: h.m.cookie, Value: l.session.Token()}).String()

@@ -76,11 +76,16 @@ func CreateCookieForSession(session ServerSession) (_ http.Cookie, err error) {
 	} else if token = session.Token(); token == "" && name == StatefulSessionCookieName {
 		return http.Cookie{}, errors.New("session: the session's token is empty")
 	}
-	back, err := http.ParseCookie(name + "=" + token)
-	if err != nil || len(back) != 1 || back[0].Value != token {
+	if !isCookieValue(token) {
 		return http.Cookie{}, fmt.Errorf("session: the token of a %T is no valid cookie value", session)
 	}
-	return *back[0], nil
+	return http.Cookie{Name: name, Value: token}, nil
+}
+
+// isCookieValue reports whether a token can travel in a cookie as it is.
+func isCookieValue(token string) bool {
+	back, err := http.ParseCookie("token=" + token)
+	return err == nil && len(back) == 1 && back[0].Value == token
 }
 
 func cookieName(session ServerSession) string {

@@ -43,6 +43,7 @@ var lostTexts = map[string]string{
 	layover.ReasonKilled.String():      "the server's operator ended it",
 	layover.ReasonShutdown.String():    "the server was shut down",
 	layover.ReasonQuota.String():       "its user had too many, and it was the first to leave",
+	layover.ReasonRenamed.String():     "it was given a new ID",
 	whyRestarted:                       "the server was restarted",
 	whyUnknown:                         "the server does not know it any more",
 	whyGarbage:                         "the server never had it",
@@ -75,12 +76,17 @@ func (m *interceptors) tellingOf(token, caller string) layover.Fingerprint {
 
 // telling is tellingOf the session that the call has.
 func (h *handle) telling(l *held) layover.Fingerprint {
+	return h.m.tellingOf(l.session.Token(), h.ownerOf(l))
+}
+
+// ownerOf returns whose the session that the call has is; empty: nobody's.
+func (h *handle) ownerOf(l *held) string {
 	name := l.owner()
 	if name == "" && h.m.store == nil { // a copy does not know whose it is
 		who, _ := h.caller() // which was known when the call began
 		name = who.Name
 	}
-	return h.m.tellingOf(l.session.Token(), name)
+	return name
 }
 
 // deadNamed judges the session of a principal, from what the store says of it, as

@@ -26,13 +26,13 @@ type handle struct {
 	base context.Context // of the call: replies go out by it
 	live atomic.Pointer[held]
 
-	mu     sync.Mutex
-	rare   atomic.Pointer[rare]
-	closed atomic.Bool // the handler closed it; set under the mutex
-	ended  bool        // the call has
-	runs   bool        // the handler does, or it has not returned but panicked
-	seen   bool        // who calls is known to this interceptor; set before the handler starts
-	brief  bool        // a session that is made ends with the call, which needs none; set before the handler starts
+	mu      sync.Mutex
+	rare    atomic.Pointer[rare]
+	closed  atomic.Bool // the handler closed it; set under the mutex
+	ended   bool        // the call has
+	runs    bool        // the handler does, or it has not returned but panicked
+	replied bool        // the header of a stream leaves; set under the mutex
+	seen    bool        // who calls is known to this interceptor; set before the handler starts
 
 	first held // here, so that it needs no memory of its own
 }
@@ -40,16 +40,18 @@ type handle struct {
 // rare is what few calls need, under the mutex.
 type rare struct {
 	// What the call came with. Set before the handler starts.
-	by   *named      // whose session it names; nil: no principal's
-	dead []deadToken // what it brought
-	rec  *call       // of managers that are not ours
+	by    *named      // whose session it names; nil: no principal's
+	dead  []deadToken // what it brought
+	rec   *call       // of managers that are not ours
+	brief bool        // a session that is made ends with the call, which needs none
 
-	making  chan struct{} // closed when whoever makes the session is done
-	failure error         // why something could not be put into it
-	former  []*held       // which Begin has replaced
-	early   bool          // the call is not decided about, as its action was not read yet
-	said    string        // the last cookie that was announced, of managers that are not ours
-	spoke   bool          // one was
+	making   chan struct{} // closed when whoever makes or renews the session is done
+	renewing chan struct{} // the same, of who renews it
+	failure  error         // why something could not be put into it
+	former   []*held       // which Begin has replaced
+	early    bool          // the call is not decided about, as its action was not read yet
+	said     string        // the last cookie that was announced, of managers that are not ours
+	spoke    bool          // one was
 }
 
 // more returns what few calls need. The caller holds the mutex.
@@ -58,6 +60,16 @@ func (h *handle) more() *rare {
 		h.rare.Store(new(rare))
 	}
 	return h.rare.Load()
+}
+
+// isBrief reports whether a session that is made ends with the call.
+func (h *handle) isBrief() bool {
+	if h.rare.Load() == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.more().brief
 }
 
 var _ ServerSession = (*handle)(nil)
@@ -260,11 +272,12 @@ func (h *handle) discard(l *held) (err error) {
 // endMarked ends a session that its client knows by a cookie, and reports whether
 // that is to be dropped.
 func (h *handle) endMarked(l *held) (deletes bool, err error) {
-	m, mark := h.m, h.telling(l)
+	m := h.m
 	if m.store != nil && isOwn(l.session) { // no foreign code
 		m.closes.Lock() // lest of two calls one has the mark and the other the end
 		defer m.closes.Unlock()
 	}
+	mark := h.telling(l)
 	// First this: what comes with that cookie from now on gets no new one, which
 	// the deletion would take along. A store that is not ours cannot tell whether
 	// the session was over already; then somebody may have been told so.
@@ -416,7 +429,7 @@ func (h *handle) complete(err error) error {
 		}
 	}
 	settle := h.settle
-	if h.brief {
+	if h.isBrief() {
 		settle = h.dismiss
 	}
 	if unsaved := settle(); unsaved != nil {

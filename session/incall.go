@@ -120,12 +120,27 @@ func (m *interceptors) again(ctx context.Context, s ServerSession) (_ SessionLea
 	if m.own == nil {
 		return &unguarded{m: m, session: s}, nil
 	}
-	found, l, err := m.own.lookup(ctx, s.Token())
+	if m.store == nil {
+		return m.againUnder(ctx, s.Token(), s)
+	}
+	err = ErrNoSession
+	for token := range m.store.tokens(s) {
+		var l SessionLease
+		if l, err = m.againUnder(ctx, token, s); !errors.Is(err, ErrNoSession) {
+			return l, err
+		}
+	}
+	return nil, err
+}
+
+// againUnder is again of a session with this token.
+func (m *interceptors) againUnder(ctx context.Context, token string, s ServerSession) (SessionLease, error) {
+	found, l, err := m.own.lookup(ctx, token)
 	switch {
-	case isNotFound(err, s.Token()):
+	case isNotFound(err, token):
 		return nil, ErrNoSession
 	case err != nil:
-		return nil, m.own.failed(err, s.Token())
+		return nil, m.own.failed(err, token)
 	case l == nil:
 		return &unguarded{m: m, session: s}, nil
 	case !same(found, s):

@@ -246,6 +246,7 @@ func (c *streamCall) SendMsg(msg any) error {
 func (c *streamCall) reply() {
 	if !c.replied {
 		c.replied = true
+		c.handle.headerLeaves()
 		if c.handle.m.own == nil {
 			_ = c.handle.announce() // what is wrong with it shows at the end of the call
 		}

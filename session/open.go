@@ -217,7 +217,11 @@ func (h *handle) context(ctx context.Context, action string) (context.Context, e
 	if !h.m.eager {
 		return h.share(ctx), nil
 	}
-	h.brief = action == flight.CloseSessionActionType || action == flight.GetSessionOptionsActionType
+	if action == flight.CloseSessionActionType || action == flight.GetSessionOptionsActionType {
+		h.mu.Lock()
+		h.more().brief = true
+		h.mu.Unlock()
+	}
 	s, err := h.ensure(false)
 	if err != nil {
 		return ctx, err

@@ -127,7 +127,8 @@ func (o *owner) owns(source string) bool {
 // owner returns whose session it is; empty: of anonymous callers.
 func (l *held) owner() string {
 	if own, ok := l.session.(*statefulServerSession); ok {
-		return own.owner
+		name, _ := own.belongsTo()
+		return name
 	}
 	return principalOf(l.lease.Source())
 }
@@ -137,13 +138,17 @@ func (l *held) owner() string {
 // do.
 func (o *owner) ownsHome(s ServerSession) bool {
 	own, ok := s.(*statefulServerSession)
-	switch {
-	case !ok || !own.bound:
+	if !ok {
 		return true
-	case own.owner == "":
-		return o.owns("")
 	}
-	return o.owns(principalSource + own.owner)
+	switch name, bound := own.belongsTo(); {
+	case !bound:
+		return true
+	case name == "":
+		return o.owns("")
+	default:
+		return o.owns(principalSource + name)
+	}
 }
 
 // ownsLeased is owns for a session with its lease, which may be nil.

@@ -16,14 +16,14 @@ import (
 // statefulServerSession is a session that stays on the server; its token is an
 // ID.
 type statefulServerSession struct {
-	optionSet
-	id      string
-	filing  sync.Mutex                           // held while a store takes it in, and while its size changes
-	told    atomic.Bool                          // a client was told that it is closed
-	bound   bool                                 // it was made here, so that owner says whose it is
-	owner   string                               // the principal that it was made for; empty: none
-	expires atomic.Int64                         // of a principal's: when its last proof ends, in nanoseconds
-	home    atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
+	optionSet                                      // its mutex is also that of id, bound and owner
+	id        string                               // renewed while filing is held
+	filing    sync.Mutex                           // held while a store takes it in, while its size changes, and while it is renewed
+	told      atomic.Bool                          // a client was told that it is closed
+	bound     bool                                 // it was made here, so that owner says whose it is
+	owner     string                               // the principal whose it is; empty: nobody's
+	expires   atomic.Int64                         // of a principal's: when its last proof ends, in nanoseconds
+	home      atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
 }
 
 // NewSessionFactory returns a factory of sessions in memory, safe for concurrent
@@ -51,7 +51,26 @@ func (f *sessionFactory) CreateSession() (ServerSession, error) {
 }
 
 // Token returns the ID.
-func (s *statefulServerSession) Token() string { return s.id }
+func (s *statefulServerSession) Token() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.id
+}
+
+// belongTo has the session be a principal's.
+func (s *statefulServerSession) belongTo(who Principal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bound, s.owner = true, who.Name
+	s.expires.Store(endOf(who.Expires))
+}
+
+// belongsTo returns whose it is, empty: nobody's, if that is known.
+func (s *statefulServerSession) belongsTo() (name string, known bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.owner, s.bound
+}
 
 // SetSessionOption sets an option to a copy of value. A value without content,
 // or nil, erases it. After the session's end it does nothing, nor beyond the
@@ -116,7 +135,7 @@ func (s *statefulServerSession) Close() error {
 // Format prints a fingerprint under every verb: the ID is a secret.
 func (s *statefulServerSession) Format(f fmt.State, _ rune) {
 	if home := s.home.Load(); home != nil {
-		fmt.Fprintf(f, "session %s", home.Fingerprint(s.id))
+		fmt.Fprintf(f, "session %s", home.Fingerprint(s.Token()))
 		return
 	}
 	fmt.Fprint(f, "session in no store")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
+	"sync"
 
 	"github.com/c8e4ff29/layover"
 )
@@ -47,7 +48,8 @@ type LeaseStore interface {
 // there it bounds the number of sessions and ends them, but a session may end
 // while a call uses it.
 type ExpiringSessionStore struct {
-	store *layover.Store[resident]
+	store    *layover.Store[resident]
+	renewals sync.Map // sessions that are being renewed: their old and new tokens
 }
 
 var _ LeaseStore = (*ExpiringSessionStore)(nil)
@@ -80,7 +82,7 @@ func OpenSessionStore(opts ...layover.Option) (*ExpiringSessionStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ExpiringSessionStore{s}, nil
+	return &ExpiringSessionStore{store: s}, nil
 }
 
 // NewSessionStore is [OpenSessionStore], but panics on options that make no
@@ -117,8 +119,59 @@ func (s *ExpiringSessionStore) peek(id string) ServerSession {
 // has reports whether this very session is live, as far as it can be told from
 // another one with its token.
 func (s *ExpiringSessionStore) has(session ServerSession) bool {
-	there := s.peek(session.Token())
-	return there != nil && (same(there, session) || !reflect.ValueOf(session).Comparable())
+	for id := range s.tokens(session) {
+		there := s.peek(id)
+		if there != nil && (same(there, session) || !reflect.ValueOf(session).Comparable()) {
+			return true
+		}
+	}
+	return false
+}
+
+// tokens yields the tokens under which a session may be filed, until the loop is
+// left. While it is renewed there are two: the old one does until the new one does.
+func (s *ExpiringSessionStore) tokens(session ServerSession) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for last := ""; ; {
+			token := session.Token()
+			if token == last || !yield(token) {
+				return
+			}
+			last = token
+			if !reflect.ValueOf(session).Comparable() {
+				return
+			}
+			if both, renews := s.renewals.Load(session); renews {
+				both := both.([2]string)
+				if !yield(both[0]) || !yield(both[1]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// rename files the leased session under another token.
+func (s *ExpiringSessionStore) rename(l *layover.Lease[resident], id string, origin layover.Origin) (err error) {
+	defer contain(&err) // a foreign session's own SetToken
+	session := l.Session().ServerSession
+	if isNil(session) {
+		return errClosed
+	}
+	done := filing(session)
+	defer done()
+	old := session.Token()
+	if _, renews := s.renewals.LoadOrStore(session, [2]string{old, id}); renews {
+		return errRenews
+	}
+	defer s.renewals.Delete(session)
+	if err := setToken(session, id); err != nil {
+		return err
+	}
+	if err := l.Rename(id, origin); err != nil {
+		return errors.Join(err, setToken(session, old))
+	}
+	return nil
 }
 
 // Put stores a session under its token. If it is there already, that is a
@@ -262,18 +315,22 @@ func (s *ExpiringSessionStore) Remove(id string) error {
 // removeSession ends this very session, not one that has its ID by now, as far
 // as the two can be told apart.
 func (s *ExpiringSessionStore) removeSession(session ServerSession) error {
-	return s.removeFrom(session.Token(), session)
-}
-
-// removeFrom is removeSession of one that was filed under id, whatever its token
-// is by now.
-func (s *ExpiringSessionStore) removeFrom(id string, session ServerSession) error {
-	_, err := s.end(id, session)
+	_, err := s.end(session)
 	return err
 }
 
 // end ends this very session, and reports whether it was not over already.
-func (s *ExpiringSessionStore) end(id string, session ServerSession) (ended bool, _ error) {
+func (s *ExpiringSessionStore) end(session ServerSession) (ended bool, err error) {
+	for id := range s.tokens(session) {
+		if ended, err = s.endUnder(id, session); ended || err != nil {
+			break
+		}
+	}
+	return ended, err
+}
+
+// endUnder is end of one that was filed under id, whatever its token is by now.
+func (s *ExpiringSessionStore) endUnder(id string, session ServerSession) (ended bool, _ error) {
 	var err error
 	if reflect.ValueOf(session).Comparable() {
 		err = s.store.CompareAndRemove(id, resident{session})
