@@ -184,13 +184,31 @@ func (h *house) first(st stage, from *Source[guest]) *guest {
 	if s != nil && from != nil && h.weight(s) < h.weight(from) {
 		s = from
 	}
+	return h.firstOf(standing{s, st})
+}
+
+// firstOf returns which candidate of a source is first to leave in a stage.
+func (h *house) firstOf(at standing) *guest {
 	switch {
-	case s == nil || len(h.of(standing{s, st})) == 0:
+	case len(h.of(at)) == 0:
 		return nil
-	case st == confirmed:
-		return h.leastRecentlyUsed(func() []*guest { return h.of(standing{s, st}) })
+	case at.stage == confirmed:
+		return h.leastRecentlyUsed(func() []*guest { return h.of(at) })
 	}
-	return h.of(standing{s, st})[0]
+	return h.of(at)[0]
+}
+
+// firstOfOne returns who of a source is first to leave, the unconfirmed ones
+// before all others.
+func (h *house) firstOfOne(s *Source[guest]) *guest {
+	if h.plain {
+		return nil
+	}
+	g := h.firstOf(standing{s, unconfirmed})
+	if g == nil && !h.keepConfirmed {
+		g = h.firstOf(standing{s, confirmed})
+	}
+	return g
 }
 
 // firstOfAll returns who is first to leave in whichever stage it is.
@@ -207,7 +225,16 @@ func (h *house) firstOfAll(from *Source[guest]) *guest {
 }
 
 func (h *house) victim(from *Source[guest]) *guest {
-	for g := h.firstOfAll(from); g != nil; g = h.firstOfAll(from) {
+	return h.firstIdle(func() *guest { return h.firstOfAll(from) })
+}
+
+func (h *house) victimOf(s *Source[guest]) *guest {
+	return h.firstIdle(func() *guest { return h.firstOfOne(s) })
+}
+
+// firstIdle takes out the first one that is not busy, and parks those before it.
+func (h *house) firstIdle(first func() *guest) *guest {
+	for g := first(); g != nil; g = first() {
 		if !g.busy {
 			h.remove(g)
 			return g
@@ -263,13 +290,11 @@ func checkModel(t *rapid.T, p Policy[guest], h *house) {
 		p.Insert(g, c)
 		h.insert(g, c)
 	}
-	victim := func(t *rapid.T) {
-		from := rapid.SampledFrom(append([]*Source[guest]{nil}, h.sources...)).Draw(t, "from")
+	leaves := func(t *rapid.T, from *Source[guest], victim, want func(*Source[guest]) *guest) {
 		for _, g := range guests {
 			g.looks = 0
 		}
-		got := p.Victim(from)
-		if want := h.victim(from); got != want {
+		if got, want := victim(from), want(from); got != want {
 			t.Fatalf("the victim is %+v, want %+v", got, want)
 		}
 		for _, g := range guests {
@@ -277,6 +302,10 @@ func checkModel(t *rapid.T, p Policy[guest], h *house) {
 				t.Fatalf("guest %d was tried %d times", g.id, g.looks)
 			}
 		}
+	}
+	victim := func(t *rapid.T) {
+		from := rapid.SampledFrom(append([]*Source[guest]{nil}, h.sources...)).Draw(t, "from")
+		leaves(t, from, p.Victim, h.victim)
 	}
 	t.Repeat(map[string]func(*rapid.T){
 		"insert":  insert,
@@ -307,6 +336,9 @@ func checkModel(t *rapid.T, p Policy[guest], h *house) {
 		},
 		"victim":  victim,
 		"victim2": victim,
+		"victim of one": func(t *rapid.T) {
+			leaves(t, drawSource(t), p.VictimOf, h.victimOf)
+		},
 		"take": func(t *rapid.T) {
 			if got, want := p.Take(), h.take(); got != want {
 				t.Fatalf("taken is %+v, want %+v", got, want)
