@@ -48,6 +48,8 @@ type step struct {
 	source   string
 	size     int64
 	end      time.Duration // from now; zero: none
+	quota    int
+	evictOwn bool
 }
 
 // GoString is how a history reads that fails.
@@ -64,7 +66,7 @@ func (x step) GoString() string {
 	case "pass":
 		return fmt.Sprint(x.do, " ", x.n)
 	}
-	return fmt.Sprint(x.do, " ", x.id, " ", x.n, " ", x.yes, " ", x.source, " ", x.size, " ", x.end)
+	return fmt.Sprint(x.do, " ", x.id, " ", x.n, " ", x.yes, " ", x.source, " ", x.size, " ", x.end, " ", x.quota, " ", x.evictOwn)
 }
 
 type timeouts struct{ idle, lifetime, empty, holding time.Duration }
@@ -97,7 +99,8 @@ var (
 	someEnd    = rapid.Custom(func(t *rapid.T) time.Duration {
 		return time.Duration(rapid.OneOf(rapid.Just(0), rapid.Just(0), rapid.IntRange(-1000, 20_000), rapid.IntRange(0, 5_000_000)).Draw(t, "end")) * time.Microsecond
 	})
-	someID = rapid.Custom(func(t *rapid.T) string {
+	someQuota = rapid.SampledFrom([]int{0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 4, -1})
+	someID    = rapid.Custom(func(t *rapid.T) string {
 		return fmt.Sprint("id", rapid.IntRange(0, modelIDs-1).Draw(t, "id"))
 	})
 	someMax      = rapid.SampledFrom([]int{1, 2, 3, 5, 12, 0})
@@ -121,7 +124,7 @@ var (
 	someStep = rapid.Custom(func(t *rapid.T) step {
 		return step{
 			do: rapid.SampledFrom([]string{
-				"add", "add", "put", "put", "acquire", "release", "release", "touch", "confirm", "confirm", "hold", "remove", "kill", "resize", "move end",
+				"add", "add", "add", "put", "put", "acquire", "release", "release", "touch", "confirm", "confirm", "hold", "remove", "kill", "resize", "move end",
 				"pass", "pass to a deadline", "set max", "set whenFull", "set timeouts", "set limits",
 			}).Draw(t, "do"),
 			id:       someID.Draw(t, "id"),
@@ -134,6 +137,8 @@ var (
 			source:   someSource.Draw(t, "source"),
 			size:     someSize.Draw(t, "size"),
 			end:      someEnd.Draw(t, "end"),
+			quota:    someQuota.Draw(t, "quota"),
+			evictOwn: rapid.SampledFrom([]bool{true, true, false}).Draw(t, "evictOwn"),
 		}
 	})
 )
@@ -148,6 +153,8 @@ type model struct {
 	events *recorder
 	guests []*guest  // all that ever were
 	seen   time.Time // the last look at deadlines
+
+	refused, leasesRefused uint64
 
 	timeouts
 	limits
@@ -461,6 +468,7 @@ func (m *model) takenBytes() (n int64) {
 
 // room is what the model foretells of an insert.
 type room struct {
+	from   string   // the source for whom it is
 	who    []*guest // one of them leaves, if there is need
 	one    bool     // there is
 	nobody bool     // or it fails
@@ -473,6 +481,7 @@ func (m *model) excessBytes() bool  { return m.bytes > 0 && m.takenBytes() > m.b
 
 // room says who has to leave for so many more.
 func (m *model) room(from string, sessions int, size int64) (r room) {
+	r.from = from
 	r.bytes = m.bytes > 0 && size > 0 && m.takenBytes()+size > m.bytes
 	r.never = r.bytes && (m.excessBytes() || size > m.bytes) || sessions > 0 && m.excessPlaces()
 	if sessions == 0 || m.max == 0 || len(m.places())+sessions <= m.max {
@@ -488,20 +497,22 @@ func (m *model) made(r room, err error) {
 	left := m.left()
 	switch {
 	case r.never:
-		m.wantErr(err, ErrFull)
+		m.wantNoRoom(r, err)
 		if len(left) > 0 {
 			m.failf("%d left in vain", len(left))
 		}
 	case r.bytes: // it may have taken several, which fits is checked later
 		if err != nil {
-			m.wantErr(err, ErrFull)
+			m.wantNoRoom(r, err)
 		}
 	case !r.one || r.nobody && err != nil:
 		if len(left) > 0 {
 			m.failf("%d left without need", len(left))
 		}
 		if r.nobody {
-			m.wantErr(err, ErrFull)
+			m.wantNoRoom(r, err)
+		} else {
+			m.wantErr(err, nil)
 		}
 	case err != nil || len(left) != 1 || !slices.Contains(r.who, left[0]):
 		m.failf("%d left, want one of %d: %v", len(left), len(r.who), err)
@@ -510,16 +521,105 @@ func (m *model) made(r room, err error) {
 
 // left finds out who was evicted, and notes it.
 func (m *model) left() (left []*guest) {
+	left = m.missing()
+	for _, g := range left {
+		m.ends(g, ReasonCapacity, time.Now())
+	}
+	return left
+}
+
+// missing are those whom the store has not any more.
+func (m *model) missing() (missing []*guest) {
 	for _, g := range m.guests {
 		if e := m.store.index.find(g.id); g.ended == 0 && (e == nil || e.value != g.conn) {
 			if g.busy() {
 				m.failf("session %s left while it was in use", g.id)
 			}
-			m.ends(g, ReasonCapacity, time.Now())
+			missing = append(missing, g)
+		}
+	}
+	return missing
+}
+
+// madeInQuota reports whether there is room in the quota of the source that x
+// names. If not, it checks the error. It finds out who left for it, who may have
+// done so in vain.
+func (m *model) madeInQuota(x step, err error) bool {
+	if x.quota == 0 || m.taken(x.source) < x.quota {
+		return true
+	}
+	need, own := m.taken(x.source)-x.quota+1, m.ownVictims(x)
+	first := own[:min(need, len(own))]
+	left := m.leftForQuota()
+	for _, g := range left {
+		if !slices.Contains(own, g) {
+			m.failf("session %s left for a quota of %d, which it must not", g.id, x.quota)
+		}
+	}
+	if slices.CompareFunc(left, first, byClass) != 0 {
+		m.failf("%d left for a quota of %d, want %d of %d in the order of their classes", len(left), x.quota, len(first), len(own))
+	}
+	if m.taken(x.source) < x.quota {
+		return true
+	}
+	m.wantFull(err, x.quota, x.source, LackingQuota)
+	if others := m.missing(); len(others) > 0 {
+		m.failf("%d others left for a quota", len(others))
+	}
+	return false
+}
+
+func byClass(a, b *guest) int { return a.class() - b.class() }
+
+// ownVictims are those whom the newcomer x may evict to be within its quota, in
+// the order of their classes.
+func (m *model) ownVictims(x step) (who []*guest) {
+	if !x.evictOwn || m.whenFull == EvictLRU {
+		return nil
+	}
+	for _, g := range m.guests {
+		if g.source == x.source && g.ended == 0 && !g.busy() && (!g.confirmed || m.whenFull != KeepConfirmed) {
+			who = append(who, g)
+		}
+	}
+	slices.SortFunc(who, byClass)
+	return who
+}
+
+// leftForQuota finds out who was evicted for a quota, and notes it. They are in
+// the order of their classes.
+func (m *model) leftForQuota() (left []*guest) {
+	for _, g := range m.missing() {
+		if ev, _ := m.store.Explain(m.store.Fingerprint(g.id)); ev.Reason == ReasonQuota {
+			m.ends(g, ReasonQuota, time.Now())
 			left = append(left, g)
 		}
 	}
+	slices.SortFunc(left, byClass)
 	return left
+}
+
+// wantNoRoom checks the error of who found no room in the store.
+func (m *model) wantNoRoom(r room, err error) {
+	m.wantFull(err, m.max, r.from, LackingPlaces, LackingBytes)
+}
+
+func (m *model) wantFull(got error, most int, from string, lacking ...Lacking) {
+	m.wantErr(got, ErrFull)
+	var full *FullError
+	if !errors.As(got, &full) || full.Max != most || full.Own != m.taken(from) || !slices.Contains(lacking, full.Lacking) {
+		m.failf("got error %v, want it to lack %v, with %d of at most %d", got, lacking, m.taken(from), most)
+	}
+}
+
+// tried counts what the store has refused.
+func (m *model) tried(err error) {
+	switch {
+	case errors.Is(err, ErrFull):
+		m.refused++
+	case errors.Is(err, ErrLeaseLimit):
+		m.leasesRefused++
+	}
 }
 
 func (m *model) wantErr(got, want error) {
@@ -539,8 +639,10 @@ func (m *model) visited(g *guest, err error) bool {
 }
 
 func (x step) origin() Origin {
-	return Origin{Source: x.source, Size: x.size, Holds: x.yes, Expires: x.ends()}
+	return Origin{Source: x.source, Quota: x.quota, EvictOwn: x.evictOwn, Size: x.size, Holds: x.yes, Expires: x.ends()}
 }
+
+func (x step) invalid() bool { return x.end < 0 || x.quota < 0 }
 
 func (x step) ends() (at time.Time) {
 	if x.end != 0 {
@@ -564,18 +666,18 @@ func (m *model) mayUse(source string) bool {
 }
 
 func (m *model) add(x step) {
-	c, old := new(conn), m.live(x.id)
-	r, mayUse := m.room(x.source, 1, x.size), m.mayUse(x.source)
+	c, old, mayUse := new(conn), m.live(x.id), m.mayUse(x.source)
 	l, err := m.store.Add(x.id, c, x.origin())
+	m.tried(err)
 	switch {
-	case x.end < 0:
+	case x.invalid():
 		m.wantErr(err, ErrInvalid)
 	case old != nil:
 		m.wantErr(err, ErrExists)
 	case !mayUse:
 		m.wantErr(err, ErrLeaseLimit)
-	default:
-		m.made(r, err)
+	case m.madeInQuota(x, err):
+		m.made(m.room(x.source, 1, x.size), err)
 		if err == nil {
 			m.insert(x, c, &l)
 		}
@@ -585,11 +687,11 @@ func (m *model) add(x step) {
 func (m *model) put(x step) {
 	old := m.live(x.id)
 	if old != nil && x.n%2 == 0 {
-		m.wantErr(m.store.Put(x.id, old.conn, Origin{}), nil)
+		m.wantErr(m.store.Put(x.id, old.conn, x.origin()), nil)
 		m.touched(old)
 		return
 	}
-	if x.end < 0 {
+	if x.invalid() {
 		m.wantErr(m.store.Put(x.id, new(conn), x.origin()), ErrInvalid)
 		return
 	}
@@ -603,6 +705,7 @@ func (m *model) put(x step) {
 	r := m.room(x.source, sessions, size)
 	c := new(conn)
 	err := m.store.Put(x.id, c, x.origin())
+	m.tried(err)
 	if err == nil && old != nil {
 		m.ends(old, ReasonReplaced, time.Now())
 	}
@@ -626,6 +729,7 @@ func (m *model) resize(x step) {
 	closed := g.closed
 	r := m.room(g.source, 0, x.size-g.size)
 	err := g.leases[0].SetSize(x.size)
+	m.tried(err)
 	if closed {
 		m.wantErr(err, nil)
 		return
@@ -684,6 +788,7 @@ func (m *model) acquire(x step) {
 	g := m.live(x.id)
 	limited := g != nil && (m.leases > 0 && len(g.leases) >= m.leases || !g.busy() && !m.mayUse(g.source))
 	l, err := m.store.Acquire(x.id)
+	m.tried(err)
 	if limited {
 		m.wantErr(err, ErrLeaseLimit)
 	} else if m.visited(g, err) {
@@ -873,7 +978,7 @@ func (m *model) check() {
 	}
 	m.checkSources()
 	got, want := m.store.Stats(), m.stats()
-	want.Peak, want.Refused, want.LeasesRefused = got.Peak, got.Refused, got.LeasesRefused
+	want.Peak = got.Peak
 	if got != want {
 		m.failf("\n got %+v\nwant %+v", got, want)
 	}
@@ -923,6 +1028,7 @@ func (m *model) stats() (st Stats) {
 	}
 	st.Retired = len(m.places()) - st.Live
 	st.Bytes = m.takenBytes()
+	st.Refused, st.LeasesRefused = m.refused, m.leasesRefused
 	sources := make(map[string]bool)
 	for _, g := range m.places() {
 		sources[g.source] = true
@@ -990,6 +1096,7 @@ func (m *model) checkAll() {
 func (m *model) end() {
 	m.leave()
 	stories := make(map[Fingerprint]EventKind)
+	var told Ends
 	for _, e := range m.events.all() {
 		before := stories[e.Fingerprint]
 		if e.Kind == EventCreated && before != 0 && before != EventEnded || e.Kind == EventConfirmed && before != EventCreated ||
@@ -997,6 +1104,12 @@ func (m *model) end() {
 			m.failf("%v after %v", e, before)
 		}
 		stories[e.Fingerprint] = e.Kind
+		if e.Kind == EventEnded {
+			told[e.Reason]++
+		}
+	}
+	if ended := m.store.Stats().Ended; told != ended {
+		m.failf("ends are told as %v, counted as %v", told, ended)
 	}
 	for _, g := range m.guests {
 		if n := g.conn.closed.Load(); n != 1 {
