@@ -167,3 +167,27 @@ func TestUnderEvictLRUAQuotaRefuses(t *testing.T) {
 	wantErr(t, err, ErrFull)
 	wantLive(t, s, "a")
 }
+
+// A newcomer that the store has no room for, whoever leaves, costs its source
+// nothing: it is refused before one of its own makes room in the quota.
+func TestNobodyLeavesForAQuotaInVain(t *testing.T) {
+	for name, test := range map[string]struct{ most, size int64 }{
+		"larger than the store":               {100, 101},
+		"the store has more than it may have": {50, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, WithMaxBytes(100), WithMaxSessions(10))
+			l, err := s.Add("bob's", new(conn), Origin{Source: "bob", Size: 90})
+			must(t, err)
+			defer l.Release()
+			must(t, s.Put("alice's", new(conn), Origin{Source: "alice"}))
+			must(t, s.Reconfigure(WithMaxBytes(test.most)))
+			o := ofAlice(1, true)
+			o.Size = test.size
+			_, err = s.Add("more", new(conn), o)
+			wantErr(t, err, ErrFull)
+			wantLive(t, s, "bob's", "alice's")
+			must(t, s.Check())
+		})
+	}
+}
