@@ -212,7 +212,13 @@ func (s *Store[S]) roomInQuota(c *config, n *newcomer[S]) error {
 	}
 	n.now = s.clock.now()
 	fits := func() bool { return from.taken() < quota }
-	for s.reapUntil(c, n.now, fits); !fits(); {
+	if s.reapUntil(c, n.now, fits) {
+		return nil
+	}
+	if s.ledger.hopeless(c, 1, n.origin.Size) {
+		return nil // nobody leaves in vain; the store refuses
+	}
+	for !fits() {
 		if !n.origin.EvictOwn || !s.evictOwn(c, n.now, from) {
 			return s.ledger.refuse(quota, from, LackingQuota)
 		}

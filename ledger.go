@@ -232,8 +232,8 @@ func (s *Store[S]) makeRoom(c *config, now time.Duration, from *source[S], sessi
 	if s.reapUntil(c, now, fits) {
 		return true
 	}
-	if sessions > 0 && l.excessPlaces(c) || bytes > 0 && l.excessBytes(c) {
-		return false // the maximum was lowered: first those leave who are above it
+	if l.hopeless(c, sessions, bytes) {
+		return false
 	}
 	for !l.hasPlaces(c, sessions) {
 		if !s.evict(c, now, l.policy.Victim(&from.places)) {
@@ -241,6 +241,13 @@ func (s *Store[S]) makeRoom(c *config, now time.Duration, from *source[S], sessi
 		}
 	}
 	return s.roomForBytes(c, now, from, bytes)
+}
+
+// hopeless reports whether evicting others makes no room for so much: it is more
+// than there ever is, or the maximum was lowered, and first those leave who are
+// above it.
+func (l *ledger[S]) hopeless(c *config, sessions int, bytes int64) bool {
+	return c.maxBytes > 0 && bytes > c.maxBytes || sessions > 0 && l.excessPlaces(c) || bytes > 0 && l.excessBytes(c)
 }
 
 // roomForBytes evicts until so many more fit. With them, the source weighs what

@@ -542,10 +542,13 @@ func (m *model) missing() (missing []*guest) {
 }
 
 // madeInQuota reports whether there is room in the quota of the source that x
-// names. If not, it checks the error. It finds out who left for it, who may have
-// done so in vain.
+// names, or none in the store, whoever leaves, for which nobody does. If not, it
+// checks the error. It finds out who left for it, who may have done so in vain.
 func (m *model) madeInQuota(x step, err error) bool {
 	if x.quota == 0 || m.taken(x.source) < x.quota {
+		return true
+	}
+	if m.bytes > 0 && x.size > m.bytes || m.excessPlaces() || x.size > 0 && m.excessBytes() {
 		return true
 	}
 	need, own := m.taken(x.source)-x.quota+1, m.ownVictims(x)
