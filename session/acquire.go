@@ -24,14 +24,11 @@ func (m *interceptors) acquire(ctx context.Context, id string, by *owner, l *hel
 	if err != nil && !isNotFound(err, id) {
 		return m.own.failed(err, id)
 	}
-	if err == nil && by != nil && (m.isElses(id, by.name) || !by.ownsHome(l.session)) {
+	if err == nil && by != nil && (m.isElses(id, by.name) || !by.ownsLeased(l.session, l.other)) {
 		by.found = true
-		if l.other != nil {
-			err = release(l.other)
-		}
-		return errors.Join(layover.ErrNotFound, err)
+		return errors.Join(layover.ErrNotFound, release(l.other))
 	}
-	if err == nil && l.other != nil {
+	if err == nil {
 		if err := confirm(l.other); err != nil {
 			return m.own.failed(errors.Join(err, release(l.other)), id)
 		}
@@ -132,10 +129,8 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 		if l.session, l.other, err = m.own.create(h.base, origin, newNamedFactory(by, m.own.limits)); err != nil {
 			return nil, err
 		}
-		if l.other != nil { // a plain store has none
-			if err := confirm(l.other); err != nil {
-				return nil, errors.Join(err, m.remove(l.session), l.release())
-			}
+		if err := confirm(l.other); err != nil {
+			return nil, errors.Join(err, m.remove(l.session), l.release())
 		}
 		m.tellings.forget(m.fingerprint(by.id))
 		return l, nil

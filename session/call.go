@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -54,6 +55,19 @@ func (c *call) keep(l SessionLease) {
 	defer c.mu.Unlock()
 	c.leases = append(c.leases, l)
 	c.cleanup = append(c.cleanup, runtime.AddCleanup(c, func(l SessionLease) { _ = release(l) }, l))
+}
+
+// save writes back what was changed in copies.
+func (c *call) save(ctx context.Context) (err error) {
+	c.mu.Lock()
+	leases := slices.Clone(c.leases)
+	c.mu.Unlock()
+	for _, l := range leases {
+		if l, ok := l.(*copied); ok {
+			err = errors.Join(err, l.save(ctx))
+		}
+	}
+	return err
 }
 
 // end gives the leases back. Before, it tells the store of sessions of foreign

@@ -455,17 +455,22 @@ func (h *handle) dismiss() (err error) {
 func (h *handle) settle() (err error) {
 	defer contain(&err)
 	l := h.live.Load()
-	if l == nil || h.m.own != nil && isOwn(l.session) {
+	if l == nil || h.m.store != nil && isOwn(l.session) {
 		return nil
 	}
+	c, copies := l.other.(*copied)
 	switch {
 	case h.closed.Load():
 		return nil
+	case copies && isOwn(l.session):
+		return c.save(h.base)
 	case l.session.Closed():
 		if h.m.store != nil && !h.m.store.has(l.session) {
 			return nil // somebody else ended it
 		}
 		return h.discard(l)
+	case copies:
+		return c.save(h.base)
 	case h.m.own == nil:
 		return h.announce()
 	}

@@ -141,8 +141,8 @@ func (m *interceptors) againUnder(ctx context.Context, token string, s ServerSes
 		return nil, ErrNoSession
 	case err != nil:
 		return nil, m.own.failed(err, token)
-	case l == nil:
-		return &unguarded{m: m, session: s}, nil
+	case m.store == nil:
+		return &saved{l.(*copied), m}, nil
 	case !same(found, s):
 		l.Release()
 		return nil, ErrNoSession
@@ -150,7 +150,8 @@ func (m *interceptors) againUnder(ctx context.Context, token string, s ServerSes
 	return l, nil
 }
 
-// unguarded is a lease where there are none.
+// unguarded is a lease under a manager of the server's own, which keeps what leases
+// there are.
 type unguarded struct {
 	unleased
 	m       *interceptors
@@ -298,9 +299,7 @@ func (m *interceptors) evict(ctx context.Context, id string) error {
 	if err != nil {
 		return m.own.failed(err, id)
 	}
-	if l != nil {
-		defer l.Release()
-	}
+	defer l.Release()
 	return m.remove(s)
 }
 

@@ -119,6 +119,9 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 		}
 		return m.manager.CloseSession(c.session)
 	}
+	if err := c.save(ctx); err != nil {
+		return err
+	}
 	cookie, err := CreateCookieForSession(c.session)
 	if err == nil && !hasCookie(sent, cookie) {
 		setCookie(ctx, grpc.SetTrailer, cookie)

@@ -151,8 +151,11 @@ func (o *owner) ownsHome(s ServerSession) bool {
 	}
 }
 
-// ownsLeased is owns for a session with its lease, which may be nil.
+// ownsLeased is owns for a session with its lease.
 func (o *owner) ownsLeased(s ServerSession, l SessionLease) bool {
+	if c, ok := l.(*copied); ok { // its store may be one of this package's behind another
+		l = c.inner
+	}
 	if ours, ok := l.(*lease); ok {
 		return o.owns(ours.Source())
 	}

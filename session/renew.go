@@ -4,6 +4,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,7 +163,7 @@ func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
 	if _, can := l.session.(Renewable); !can && !isOwn(l.session) || !reflect.ValueOf(l.session).Comparable() {
 		return nil, errUnsupported("a %T is not Renewable", l.session)
 	}
-	if m.store == nil && l.other != nil {
+	if c, copies := l.other.(*copied); copies && c.inner != nil {
 		return nil, errUnsupported("a %T cannot rename sessions", m.own.store)
 	}
 	r.origin.Source = l.lease.Source()
@@ -249,7 +250,7 @@ func (r *renewal) rename() error {
 	h, s := r.h, r.l.session
 	var err error
 	if h.m.store == nil {
-		err = h.m.own.renamePlain(s, r.token)
+		err = r.l.other.(*copied).rename(r.token)
 	} else {
 		err = h.m.store.rename(&r.l.lease, r.token, r.origin)
 	}
@@ -282,21 +283,60 @@ func setToken(s ServerSession, token string) (err error) {
 	return nil
 }
 
-// renamePlain files a session of a store that knows no leases under another token.
-func (m *StatefulServerSessionManager) renamePlain(s ServerSession, token string) (err error) {
-	defer contain(&err)
-	old := s.Token()
-	if err := setToken(s, token); err != nil {
+// rename files a session of a store that knows no leases under another token. What
+// other calls have written since this one got its copy comes along.
+func (c *copied) rename(token string) error {
+	old, use := c.id, c.use
+	err := c.m.usages.end(old, func() (err error) {
+		defer contain(&err)
+		if use.renewed.Load() != nil {
+			return errRenews
+		}
+		if err := c.move(token); err != nil {
+			return err
+		}
+		use.renewed.Store(&token)
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	if err := m.store.Put(s); err != nil {
-		return errors.Join(err, setToken(s, old))
+	c.follow()
+	if c.session.Closed() { // meanwhile, by somebody who knew its old token
+		return errors.Join(errClosed, c.m.CloseSession(c.session))
 	}
-	if err := m.store.Remove(old); err != nil {
-		return errors.Join(err, m.store.Remove(token), setToken(s, old))
+	return nil
+}
+
+// move has the store have the session under another token.
+func (c *copied) move(token string) error {
+	store, old, after := c.m.store, c.id, optionsOf(c.session)
+	s, err := store.Get(old)
+	if err != nil || isNil(s) || s.Closed() {
+		return cmp.Or(err, layover.ErrNotFound)
 	}
-	if s.Closed() { // meanwhile, by somebody who knew its old token
-		return errors.Join(errClosed, m.store.Remove(token))
+	both := []ServerSession{s}
+	if !same(s, c.session) {
+		apply(s, changes(c.before, after))
+		both = append(both, c.session)
 	}
+	back := func() (err error) {
+		for _, s := range both {
+			err = errors.Join(err, setToken(s, old))
+		}
+		return err
+	}
+	for _, s := range both {
+		if err := setToken(s, token); err != nil {
+			return errors.Join(err, back())
+		}
+	}
+	if err := store.Put(s); err != nil {
+		return errors.Join(err, back())
+	}
+	if err := store.Remove(old); err != nil {
+		return errors.Join(err, store.Remove(token), back())
+	}
+	c.before = after
 	return nil
 }

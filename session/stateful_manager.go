@@ -4,6 +4,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -39,6 +40,7 @@ func WithStore(store SessionStore) StatefulSessionManagerOption {
 type StatefulServerSessionManager struct {
 	factory SessionFactory
 	store   SessionStore
+	usages  *usages // of a store that is not of this package's, else nil
 	limits  OptionLimits
 	key     []byte // of fingerprints, where the store has none
 }
@@ -58,6 +60,9 @@ func NewStatefulServerSessionManager(opts ...StatefulSessionManagerOption) *Stat
 	}
 	if m.store == nil {
 		m.store = NewSessionStore()
+	}
+	if _, ours := m.store.(*ExpiringSessionStore); !ours {
+		m.usages = new(usages)
 	}
 	return m
 }
@@ -80,7 +85,7 @@ func (m *StatefulServerSessionManager) CreateSession(ctx context.Context) (Serve
 		origin.Source = principalSource + who
 	}
 	s, l, err := m.create(ctx, origin, &ownedFactory{m.factory, Principal{Name: who}, m.limits})
-	if err == nil && l != nil {
+	if err == nil {
 		callFrom(ctx).keep(l)
 	}
 	return s, err
@@ -124,19 +129,14 @@ func (m *StatefulServerSessionManager) failed(err error, id string) error {
 // add stores a new session, and leases it where the store can do that.
 func (m *StatefulServerSessionManager) add(ctx context.Context, s ServerSession, origin layover.Origin) (_ SessionLease, err error) {
 	defer contain(&err) // here, where its text can be redacted
-	store, ok := m.store.(LeaseStore)
-	if !ok {
-		// A plain store replaces what it has: look first.
-		if old, err := m.store.Get(s.Token()); err == nil && old != nil {
-			return nil, layover.ErrExists
-		}
-		return nil, m.store.Put(s)
+	if store, ours := m.store.(*ExpiringSessionStore); ours {
+		return store.Add(ctx, s, origin)
 	}
-	l, err := store.Add(ctx, s, origin)
-	if err == nil && l == nil {
-		return nil, errors.New("the store returned no lease")
+	c, err := m.addCopy(ctx, s, origin)
+	if err != nil {
+		return nil, err
 	}
-	return l, err
+	return c, nil
 }
 
 // discard closes a session that the store has not taken, unless it is there
@@ -196,13 +196,7 @@ func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (Ser
 		return s, err
 	}
 	if by := (owner{name: authenticated(ctx)}); !by.ownsLeased(s, l) {
-		if l != nil {
-			err = release(l)
-		}
-		return nil, err
-	}
-	if l == nil {
-		return s, nil
+		return nil, release(l)
 	}
 	if err := confirm(l); err != nil {
 		return nil, errors.Join(err, release(l))
@@ -219,14 +213,36 @@ func confirm(l SessionLease) (err error) {
 	return nil
 }
 
-// lookup returns the session with this ID, leased where the store can do that.
-// That there is none is an error for which isNotFound is true.
+// lookup returns the session with this ID and its lease. That there is none is an
+// error for which isNotFound is true.
 func (m *StatefulServerSessionManager) lookup(ctx context.Context, id string) (_ ServerSession, _ SessionLease, err error) {
 	defer contain(&err) // here, where its text can be redacted
+	if m.usages != nil {
+		return m.lookupCopy(ctx, id)
+	}
+	s, l, err := m.fetch(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	usable := false
+	defer func() {
+		if !usable {
+			l.Release()
+		}
+	}()
+	if s.Closed() { // outside of a call, or it would be gone
+		return nil, nil, cmp.Or(m.CloseSession(s), layover.ErrNotFound)
+	}
+	usable = true
+	return s, l, nil
+}
+
+// fetch returns the session with this ID, leased where the store can do that.
+func (m *StatefulServerSessionManager) fetch(ctx context.Context, id string) (ServerSession, SessionLease, error) {
 	store, ok := m.store.(LeaseStore)
 	if !ok {
 		s, err := m.store.Get(id)
-		if err == nil && (isNil(s) || s.Closed()) {
+		if err == nil && isNil(s) {
 			err = layover.ErrNotFound
 		}
 		return s, nil, err
@@ -238,23 +254,11 @@ func (m *StatefulServerSessionManager) lookup(ctx context.Context, id string) (_
 	if err != nil {
 		return nil, nil, err
 	}
-	usable := false
-	defer func() {
-		if !usable {
-			l.Release()
-		}
-	}()
 	s := l.Session()
 	if isNil(s) {
+		l.Release()
 		return nil, nil, layover.ErrNotFound
 	}
-	if s.Closed() { // outside of a call, or it would be gone
-		if err := m.CloseSession(s); err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, layover.ErrNotFound
-	}
-	usable = true
 	return s, l, nil
 }
 
@@ -279,7 +283,8 @@ func (m *StatefulServerSessionManager) CloseSession(session ServerSession) error
 	if store, ok := m.store.(*ExpiringSessionStore); ok {
 		err = store.removeSession(session)
 	} else {
-		err = m.store.Remove(session.Token())
+		id := session.Token()
+		err = m.usages.end(id, func() error { return m.store.Remove(id) })
 	}
 	if err != nil {
 		return m.failed(err, session.Token())
