@@ -91,7 +91,8 @@ func As[T ServerSession](ctx context.Context) (t T, _ error) {
 // release it. While they have it the session neither idles out nor is evicted;
 // at its lifetime, or if its client closes it, it is closed only after the
 // release. A session that lives in a store without leases may be closed all the
-// same.
+// same. In a store that copies, it is another copy, and what is changed in it is
+// written back by the release.
 //
 // Errors: [ErrNoSession] if the call has none, or it has ended already; those of
 // the store, fit for the client.
@@ -142,7 +143,7 @@ func (m *interceptors) againUnder(ctx context.Context, token string, s ServerSes
 	case err != nil:
 		return nil, m.own.failed(err, token)
 	case m.store == nil:
-		return &saved{l.(*copied), m}, nil
+		return &saved{copied: l.(*copied), m: m}, nil
 	case !same(found, s):
 		l.Release()
 		return nil, ErrNoSession

@@ -30,6 +30,16 @@ func WithFactory(factory SessionFactory) StatefulSessionManagerOption {
 // WithStore sets where sessions live. Default, and nil: [NewSessionStore]. Pass
 // one of your own making to set its timeouts and its maximum, and to shut it
 // down.
+//
+// A store that is not of this package's may keep its sessions elsewhere and hand
+// out copies. So when a call ends that has changed options, these changes are
+// written back: made to the session as the store has it by then, which is stored by
+// [Updater].Update, or by Put if the store is none. The client is told that its call
+// succeeded only after that; under Apache's shape of middleware, which cannot refuse
+// a call, a failure is only logged. What this manager has closed meanwhile is not
+// brought back; what other processes have closed is not if the store is an Updater.
+// Calls of one process lose nothing of what each of them sets. What a session holds
+// beside its options is for its type to store.
 func WithStore(store SessionStore) StatefulSessionManagerOption {
 	return func(m *StatefulServerSessionManager) { m.store = store }
 }

@@ -117,9 +117,12 @@ func (c *copied) save(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), UpdateTimeout)
 	defer cancel()
-	for more := true; more; more = c.follow() {
-		if err := c.merge(ctx, diff); err != nil && !isNotFound(err, c.id) {
+	for wrote := false; !wrote; {
+		if wrote, err = c.merge(ctx, diff); err != nil && !isNotFound(err, c.id) {
 			return c.m.failed(err, c.id)
+		}
+		if !wrote && !c.follow() {
+			return nil // it has ended
 		}
 	}
 	c.before = after
@@ -139,25 +142,26 @@ func (c *copied) follow() bool {
 }
 
 // merge changes these options of the session as the store has it by now: other
-// calls may have changed others.
-func (c *copied) merge(ctx context.Context, diff map[string]*flight.SessionOptionValue) error {
+// calls may have changed others. It reports whether it has, as it does not if the
+// session has ended.
+func (c *copied) merge(ctx context.Context, diff map[string]*flight.SessionOptionValue) (wrote bool, _ error) {
 	done, err := c.use.write(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer done()
 	if c.use.over() {
-		return nil
+		return false, nil
 	}
 	s, err := c.m.store.Get(c.id)
 	if err != nil || isNil(s) {
-		return err
+		return false, err
 	}
 	if !same(s, c.session) {
 		apply(s, diff)
 	}
 	if s.Closed() || c.use.over() {
-		return nil
+		return false, nil
 	}
 	if store, ok := c.m.store.(Updater); ok {
 		err = store.Update(ctx, s)
@@ -167,7 +171,7 @@ func (c *copied) merge(ctx context.Context, diff map[string]*flight.SessionOptio
 	if c.use.removed.Load() { // by somebody who did not wait any longer
 		err = errors.Join(err, c.m.store.Remove(c.id))
 	}
-	return err
+	return err == nil, err
 }
 
 // apply changes options beyond all limits, which were heeded when the call set them.
@@ -276,11 +280,12 @@ func (a *usages) end(id string, remove func() error) error {
 // saved is a lease that outlives its call, see [Acquire].
 type saved struct {
 	*copied
-	m *interceptors
+	m    *interceptors
+	once atomic.Bool
 }
 
 func (l *saved) Release() {
-	if l.released.Load() {
+	if l.once.Swap(true) {
 		return
 	}
 	if err := l.save(context.Background()); err != nil {

@@ -1,0 +1,12 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+// InUse returns how many sessions of a store that is not of this package's calls
+// use.
+func (m *StatefulServerSessionManager) InUse() int {
+	m.usages.mu.Lock()
+	defer m.usages.mu.Unlock()
+	return len(m.usages.used)
+}
