@@ -13,13 +13,14 @@ import (
 type record struct {
 	ident             ident
 	long              string // the ID, if it is long
+	source            string
 	created, used, at time.Duration
 	state             state
 	turn              uint64 // counts the ends, as several may have one time
 }
 
 func (e *entry[S]) record(st state, now time.Duration) record {
-	r := record{ident: e.ident, created: min(e.created(), now), used: min(st.used().duration(), now), at: now, state: st}
+	r := record{ident: e.ident, source: e.source.name, created: min(e.created(), now), used: min(st.used().duration(), now), at: now, state: st}
 	if r.ident.long() {
 		r.long = e.id()
 	}
@@ -114,20 +115,20 @@ func (m *memory) hold(h idHash, id string, turn uint64) {
 }
 
 // find returns the state in which the session with this ID ended, the last one if
-// there were several; zero if it is not known.
-func (m *memory) find(h idHash, id string) (st state) {
+// there were several, and its source; zero if it is not known.
+func (m *memory) find(h idHash, id string) (st state, source string) {
 	if m.rings[0].size == 0 {
-		return 0 // without the mutex, which every miss would take
+		return 0, "" // without the mutex, which every miss would take
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var turn uint64
 	for i := range m.rings {
 		if r := m.rings[i].find(h, id); r != nil && r.turn > turn {
-			st, turn = r.state, r.turn
+			st, source, turn = r.state, r.source, r.turn
 		}
 	}
-	return st
+	return st, source
 }
 
 // all returns all that is remembered.

@@ -74,3 +74,20 @@ func TestCompareAndSetSizeIsOfThatSession(t *testing.T) {
 	}
 	must(t, s.Check())
 }
+
+// Who does not accept the source of a session that has ended learns nothing of it;
+// the others do.
+func TestWhyASessionEndedIsItsSourcesBusiness(t *testing.T) {
+	s := open(t)
+	must(t, s.Put("x", new(conn), Origin{Source: "alice", Holds: true}))
+	must(t, s.Remove("x"))
+	for _, who := range []string{"alice", "bob"} {
+		_, err := s.AcquireFrom("x", func(source string) bool { return source == who })
+		why := (*NotFoundError)(nil)
+		if !errors.As(err, &why) || (why.Reason == ReasonClosed) != (who == "alice") || why.Held != (who == "alice") {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+	_, err := s.AcquireFrom("never", func(string) bool { t.Error("asked about nothing"); return true })
+	wantErr(t, err, ErrNotFound)
+}

@@ -89,8 +89,9 @@ func (s *Store[S]) closeHangs(e *entry[S]) {
 	s.journal.fail(closeHangs, s.config.Load().logger, "layover: closing a session hangs", e.id(), nil)
 }
 
-// find returns the entry under id.
-func (s *Store[S]) find(id string) (*entry[S], error) {
+// find returns the entry under id. Whoever does not accept the source of a session
+// that has ended is not told of it; nil accepts all.
+func (s *Store[S]) find(id string, accept func(string) bool) (*entry[S], error) {
 	if s.stopped.Load() {
 		return nil, ErrShutdown
 	}
@@ -98,7 +99,11 @@ func (s *Store[S]) find(id string) (*entry[S], error) {
 	if e := s.index.get(h, id); e != nil {
 		return e, nil
 	}
-	return nil, s.notFound(id, s.memory.find(h, id))
+	st, source := s.memory.find(h, id)
+	if st != 0 && accept != nil && !accept(source) {
+		st = 0
+	}
+	return nil, s.notFound(id, st)
 }
 
 // fresh reports whether e, in state st, is far from its deadline by the coarse
@@ -142,7 +147,7 @@ func (s *Store[S]) expire(c *config, e *entry[S], st state, r Reason) {
 // visit finds the live session under id.
 func (s *Store[S]) visit(id string) (*entry[S], error) {
 	for {
-		e, err := s.find(id)
+		e, err := s.find(id, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -159,7 +164,7 @@ func (s *Store[S]) visit(id string) (*entry[S], error) {
 // writes only if the coarse clock has moved since the last touch.
 func (s *Store[S]) touch(id string) (*entry[S], error) {
 	for {
-		e, err := s.find(id)
+		e, err := s.find(id, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -211,12 +216,12 @@ func (s *Store[S]) Acquire(id string) (l Lease[S], err error) { return s.Acquire
 
 // AcquireFrom is Acquire, but only if accept takes the session's source, see
 // [Origin]. If it does not, the session is not touched and the error is that of
-// an ID that never was. accept runs under no lock, perhaps several times; nil
+// an ID that never was, also if the session has ended. accept runs under no lock, perhaps several times; nil
 // takes all.
 func (s *Store[S]) AcquireFrom(id string, accept func(source string) bool) (l Lease[S], err error) {
 	for {
 		var e *entry[S]
-		if e, err = s.find(id); err != nil {
+		if e, err = s.find(id, accept); err != nil {
 			return // a zero lease
 		}
 		if accept != nil && !accept(e.source.name) {
@@ -462,7 +467,8 @@ func (s *Store[S]) removeIf(id string, meant func(S) bool) error {
 			return err
 		}
 		if !meant(e.value) {
-			return s.notFound(id, s.memory.find(e.hash(), id).moved(gone, ReasonReplaced))
+			st, _ := s.memory.find(e.hash(), id)
+			return s.notFound(id, st.moved(gone, ReasonReplaced))
 		}
 		if st := e.load(); st.phase() == live && s.end(e, st, ReasonClosed) {
 			return nil

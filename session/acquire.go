@@ -22,6 +22,9 @@ func (m *interceptors) acquire(ctx context.Context, id string, by *owner, l *hel
 	}
 	l.session, l.other, err = m.own.lookup(ctx, id)
 	if err != nil && !isNotFound(err, id) {
+		if by != nil && m.isElses(id, by.name) { // what it fails at is not this caller's business
+			return layover.ErrNotFound
+		}
 		return m.own.failed(err, id)
 	}
 	if err == nil && by != nil && (m.isElses(id, by.name) || !by.ownsLeased(l.session, l.other)) {
@@ -83,9 +86,9 @@ func (l *held) expire(at time.Time) {
 	proof := endOf(at)
 	for was := own.expires.Load(); was < proof; was = own.expires.Load() {
 		if own.expires.CompareAndSwap(was, proof) {
-			l.lease.SetExpires(at)
+			l.leased().SetExpires(at)
 			if now := own.expires.Load(); now > proof { // it may have been told in between
-				l.lease.SetExpires(timeOf(now))
+				l.leased().SetExpires(timeOf(now))
 			}
 		}
 	}
@@ -180,8 +183,10 @@ type ownedFactory struct {
 func (f *ownedFactory) CreateSession() (ServerSession, error) {
 	s, err := f.SessionFactory.CreateSession()
 	if own, ok := s.(*statefulServerSession); ok && own != nil {
-		own.limits = f.limits
-		own.belongTo(f.who)
+		if _, bound := own.belongsTo(); !bound { // else it was made before, for somebody else
+			own.limits = f.limits
+			own.belongTo(f.who)
+		}
 	}
 	return s, err
 }

@@ -196,13 +196,12 @@ func TestAKeyThatTheClientChoosesIsScopedToItsPrincipal(t *testing.T) {
 // A call that names different sessions by different carriers is refused.
 func TestCarriersThatDisagreeAreRefused(t *testing.T) {
 	store := newStore(t)
-	c := serveEdge(t, edge(store, session.WithCarriers(session.Header("x-session", who), session.ByPrincipal(who), session.Cookie(""))), nil).client()
-	cookie := c.must(setOption("schema", "four")).cookie(t)
+	c := serveEdge(t, edge(store, session.WithPrincipal(who), session.WithCarriers(session.Header("x-session", who), session.Cookie(""))), nil).client()
+	cookie := c.must(with(setOption("schema", "four"), "x-user", "alice")).cookie(t)
 	c.must(with(setOption("schema", "one"), "x-user", "alice", "x-session", "a"))
 	for _, headers := range [][]string{
 		{"x-user", "alice", "x-session", "a", "cookie", cookie},
 		{"x-user", "alice", "x-session", "new", "cookie", cookie},
-		{"x-user", "alice", "cookie", cookie},
 		{"x-user", "alice", "x-session", "a", "x-session", "b"},
 	} {
 		for _, do := range []call{info(""), scan(""), setOption("schema", "x"), closeSession} {
@@ -215,7 +214,7 @@ func TestCarriersThatDisagreeAreRefused(t *testing.T) {
 	if got := c.schema("x-user", "alice", "x-session", "a", "cookie", session.StatefulSessionCookieName+"=garbage"); got != "one" {
 		t.Errorf("beside garbage: schema %q", got)
 	}
-	if got := c.schema("cookie", cookie); got != "four" {
+	if got := c.schema("x-user", "alice", "cookie", cookie); got != "four" {
 		t.Errorf("schema %q", got)
 	}
 }

@@ -84,6 +84,14 @@ type held struct {
 	dropped atomic.Bool             // the client was told to drop its cookie, by this call
 }
 
+// leased returns the lease in a store of this package's; one that is none.
+func (l *held) leased() *layover.Lease[resident] {
+	if ours, ok := l.other.(*lease); ok {
+		return &ours.Lease
+	}
+	return &l.lease
+}
+
 // release gives the lease back, after having told the store what a session of a
 // foreign type holds.
 func (l *held) release() (err error) {

@@ -183,10 +183,14 @@ func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
 	if h == nil || h.m.own == nil {
 		return nil, ErrNoSession
 	}
-	by, err := h.m.beginner(h.base, who)
-	if err == nil {
-		_, err = h.anew(by)
+	by := h.principal()
+	if len(who) > 0 || by == nil {
+		var err error
+		if by, err = h.m.beginner(h.base, who); err != nil {
+			return nil, h.m.refusal(h.base, err)
+		}
 	}
+	_, err := h.anew(by)
 	if err != nil {
 		return nil, h.m.refusal(h.base, err)
 	}

@@ -95,10 +95,16 @@ func newInterceptors(manager ServerSessionManager, c *middlewareConfig) (*interc
 		if len(c.carriers) != 1 || m.cookie != StatefulSessionCookieName {
 			return nil, fmt.Errorf("a %T reads cookies by itself: carriers need a *StatefulServerSessionManager", manager)
 		}
+		if c.binds || c.quota != 0 || c.alarm != nil {
+			return nil, fmt.Errorf("a %T finds sessions by itself: WithPrincipal, WithMaxPerPrincipal and WithSecurityEvents need a *StatefulServerSessionManager", manager)
+		}
 		return m, nil
 	}
 	m.store, _ = m.own.store.(*ExpiringSessionStore)
 	m.remembers = m.store != nil
+	if _, leases := m.own.store.(LeaseStore); !leases && c.quota != 0 {
+		return nil, fmt.Errorf("a %T counts no sessions: WithMaxPerPrincipal needs a LeaseStore", m.own.store)
+	}
 	factory, ours := m.own.factory.(*sessionFactory)
 	m.mints = ours && factory.generateID == nil
 	m.eager = !ours && !c.lazy

@@ -135,9 +135,6 @@ func (h *handle) openCookie(ctx context.Context, named, greets bool) (sent bool,
 			return true, err
 		}
 		if by.found {
-			if named && h.m.store != nil && principalOf(by.other) == "" {
-				return true, errCarriers // it was made before the client logged in, and so it is nobody's
-			}
 			err = layover.ErrNotFound
 			if !greets { // clients that log in again send their cookies with the handshake
 				h.m.alarm(ctx, SecurityEvent{Kind: ForeignToken, Session: h.m.fingerprint(token), Owner: by.other, Caller: by.name})
@@ -174,7 +171,7 @@ func (h *handle) openForeign(ctx context.Context) error {
 	}
 	if !h.m.stateless {
 		for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
-			h.bring(h.m.deadCookie(c.Value, "", nil))
+			h.bring(h.m.deadCookie(c.Value, authenticated(ctx), nil))
 		}
 	}
 	return nil

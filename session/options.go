@@ -28,6 +28,7 @@ type middlewareConfig struct {
 	strip            bool
 	lazy             bool
 	principal        PrincipalFunc
+	binds            bool // principal is the owner's
 	alarm            func(SecurityEvent)
 	quota            int
 	whenOver         WhenOver
@@ -195,7 +196,7 @@ func WithTokenKey(key []byte) MiddlewareOption {
 // somebody else's, it is theirs to keep.
 func WithPrincipal(who PrincipalFunc) MiddlewareOption {
 	return interceptorOption("WithPrincipal", func(c *middlewareConfig) {
-		if c.principal = who; who == nil {
+		if c.principal, c.binds = who, who != nil; who == nil {
 			c.principal = DefaultPrincipal
 		}
 	})

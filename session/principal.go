@@ -130,7 +130,7 @@ func (l *held) owner() string {
 		name, _ := own.belongsTo()
 		return name
 	}
-	return principalOf(l.lease.Source())
+	return principalOf(l.leased().Source())
 }
 
 // ownsHome is owns for a session from a store that is not of this package's: one
@@ -167,9 +167,10 @@ type SecurityEventKind uint8
 
 // The kinds of security events.
 const (
-	// ForeignToken: a call brought the token of a live session that belongs to
-	// another principal, or to one while the caller is anonymous. It was treated
-	// like a token that never was. The token may be stolen, or planted.
+	// ForeignToken: a call brought the token of a session that belongs to another
+	// principal, or to one while the caller is anonymous, or did so before it ended,
+	// as far as that is remembered. It was treated like a token that never was. The
+	// token may be stolen, or planted.
 	ForeignToken SecurityEventKind = iota + 1
 	// PrincipalHidden: a handler knows who calls, but the session interceptor did
 	// not: the one that authenticates comes after it, where it must come before.

@@ -527,3 +527,179 @@ func TestAPrincipalHasNoMoreSessionsThanItMay(t *testing.T) {
 		c.must(with(setOption("schema", "4"), "x-user", "alice"))
 	}
 }
+
+// Nobody else learns why a session ended, whoever makes the IDs.
+func TestNobodyElseLearnsWhyASessionEnded(t *testing.T) {
+	for _, policy := range []session.DeadTokenPolicy{session.TellDead, session.StrictDead} {
+		store := newStore(t)
+		n := 0
+		ids := session.WithFactory(session.NewSessionFactory(func() string { n++; return fmt.Sprint("session-", n) }))
+		m := session.NewStatefulServerSessionManager(session.WithStore(store), ids)
+		c := serveEdge(t, session.NewServerMiddleware(m, session.WithPrincipal(who), session.WithLogger(nil), session.WithDeadTokens(policy)), nil).client()
+		cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+		store.Kill(store.Fingerprint(token(cookie)))
+		stolen := c.do(with(info(""), "x-user", "bob"), cookie)
+		made := c.do(with(info(""), "x-user", "bob"), session.StatefulSessionCookieName+"=session-9")
+		if a, b := reasonOf(t, stolen.err), reasonOf(t, made.err); a != b {
+			t.Errorf("%s: stolen: %s, garbage: %s", policy, a, b)
+		}
+	}
+}
+
+// Nor does anybody by another listener of the same server.
+func TestNobodyElseLearnsItAtAnotherListener(t *testing.T) {
+	store := newStore(t)
+	one, two := serveEdge(t, edge(store, session.WithPrincipal(who)), nil).client(), serveEdge(t, edge(store, session.WithPrincipal(who)), nil).client()
+	cookie := one.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+	store.Kill(store.Fingerprint(token(cookie)))
+	garbage := cookie[:len(cookie)-2] + "AA"
+	a, b := two.do(with(info(""), "x-user", "bob"), cookie), two.do(with(info(""), "x-user", "bob"), garbage)
+	if reasonOf(t, a.err) != reasonOf(t, b.err) {
+		t.Errorf("stolen: %v, garbage: %v", a.err, b.err)
+	}
+}
+
+// Under a manager of the server's own, too, what an owner is to be told is not used
+// up by others.
+func TestNobodyElseUsesUpTheTellingUnderAManagerOfTheServersOwn(t *testing.T) {
+	store := newStore(t)
+	m := &ownManager{session.NewStatefulServerSessionManager(session.WithStore(store))}
+	c := serveEdge(t, chained(authenticating(func(b string) any { return b }), session.NewServerMiddleware(m, session.WithLogger(nil))), nil).client()
+	cookie := c.must(bearer(setOption("schema", "prod"), "alice")).cookie(t)
+	c.do(bearer(setOption("schema", "x"), "bob"), cookie) // it is live, and not bob's
+	store.Kill(store.Fingerprint(token(cookie)))
+	if r := c.do(bearer(info(""), "alice"), cookie); status.Code(r.err) != codes.NotFound {
+		t.Errorf("alice, whose schema is gone, was told %v", r.err)
+	}
+}
+
+// A planted cookie of an anonymous session is garbage to a principal with a session
+// of its own.
+func TestAPlantedCookieDeniesNothing(t *testing.T) {
+	c := serveEdge(t, edge(newStore(t), session.WithPrincipal(who), session.WithCarriers(session.ByPrincipal(who), session.Cookie(""))), nil).client()
+	planted := c.must(setOption("schema", "evil")).cookie(t)
+	garbage := planted[:len(planted)-2] + "AA"
+	a, b := c.do(with(info(""), "x-user", "alice"), planted), c.do(with(info(""), "x-user", "alice"), garbage)
+	if fmt.Sprint(a) != fmt.Sprint(b) {
+		t.Errorf("planted: %v, garbage: %v", a.err, b.err)
+	}
+}
+
+// A session that a factory returns a second time stays with its first owner.
+func TestASessionThatAFactoryReturnsAgainStaysItsOwners(t *testing.T) {
+	own := session.NewSessionFactory(func() string { return "the-only-one" })
+	var once session.ServerSession
+	m := session.NewStatefulServerSessionManager(session.WithStore(apache.NewSessionStore()), session.WithFactory(fakeFactory(func() (session.ServerSession, error) {
+		if once == nil {
+			once, _ = own.CreateSession()
+		}
+		return once, nil
+	})))
+	c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithPrincipal(who), session.WithLazySessions()), nil).client()
+	cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+	if r := c.do(with(setOption("schema", "x"), "x-user", "bob")); r.err == nil {
+		t.Error("bob got it")
+	}
+	var got map[string]*flight.SessionOptionValue
+	if c.do(with(getOptions(&got), "x-user", "bob"), cookie); len(got) != 0 {
+		t.Errorf("bob has %v", got)
+	}
+	got = nil
+	if r := c.do(with(getOptions(&got), "x-user", "alice"), cookie); len(got) != 1 {
+		t.Errorf("alice has %v, %v", got, r.err)
+	}
+}
+
+// Sessions of foreign types are bound where the leases are of this package, also
+// behind a store of the server's own.
+func TestSessionsBehindAnotherStoreAreBound(t *testing.T) {
+	for name, store := range map[string]session.SessionStore{"ours": newStore(t), "wrapped": &fakeLeases{newStore(t)}} {
+		n := 0
+		m := session.NewStatefulServerSessionManager(session.WithStore(store), session.WithFactory(fakeFactory(func() (session.ServerSession, error) {
+			n++
+			return &userSession{id: fmt.Sprint("user-", n)}, nil
+		})))
+		c := serveEdge(t, session.NewServerMiddleware(m, session.WithPrincipal(who), session.WithLogger(nil), session.WithLazySessions()), nil).client()
+		cookie := c.must(with(setOption("schema", "prod"), "x-user", "alice")).cookie(t)
+		var got map[string]*flight.SessionOptionValue
+		if c.do(with(getOptions(&got), "x-user", "bob"), cookie); len(got) != 0 {
+			t.Errorf("%s: bob has %v", name, got)
+		}
+	}
+}
+
+// A session of a foreign type that its first call closes is remembered as closed by
+// its owner.
+func TestACloseInItsFirstCallIsRememberedOfItsOwner(t *testing.T) {
+	told := make(map[string]string)
+	for _, user := range []string{"", "alice"} {
+		n := 0
+		m := session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithFactory(fakeFactory(func() (session.ServerSession, error) {
+			n++
+			return &userSession{id: fmt.Sprint("user-", n)}, nil
+		})))
+		c := serveEdge(t, session.NewServerMiddleware(m, session.WithPrincipal(who), session.WithLogger(nil)), &sqlServer{statements: map[string]statement{
+			"close": func(_ context.Context, s session.ServerSession) error { return s.Close() },
+		}}).client()
+		r := c.must(with(info("close"), "x-user", user))
+		late := c.do(with(info(""), "x-user", user), r.header[0]) // which was under way
+		told[user] = fmt.Sprint(reasonOf(t, late.err), len(late.header))
+	}
+	if told[""] != told["alice"] {
+		t.Errorf("%v", told)
+	}
+}
+
+// In Apache's shape of middleware, who brings a stolen token neither keeps its
+// session alive nor learns that others use it.
+func TestAStolenTokenTouchesNothingInApachesShape(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t, layover.WithIdleTimeout(30*time.Minute), layover.WithMaxLeases(1))
+		release := make(chan struct{})
+		m := session.NewStatefulServerSessionManager(session.WithStore(store))
+		shape := chained(authenticating(func(b string) any { return b }), flight.CreateServerMiddleware(session.NewServerSessionMiddleware(m, session.WithLogger(nil))))
+		c := serveEdgeInBubble(t, shape, &sqlServer{statements: map[string]statement{
+			"wait": func(context.Context, session.ServerSession) error { <-release; return nil },
+		}}).client()
+		cookie := c.must(bearer(setOption("schema", "prod"), "alice")).cookie(t)
+		busy := c.start(bearer(info("wait"), "alice"), cookie)
+		synctest.Wait()
+		c.must(bearer(info(""), "bob"), cookie)
+		close(release)
+		<-busy
+		for range 3 {
+			wait(15 * time.Minute)
+			c.must(bearer(info(""), "bob"), cookie)
+		}
+		if ev, ok := store.Explain(store.Fingerprint(token(cookie))); !ok || ev.Reason != layover.ReasonIdle {
+			t.Errorf("%v", ev)
+		}
+	})
+}
+
+// ownManager is a manager of the server's own around one of this package's.
+type ownManager struct{ session.ServerSessionManager }
+
+// Options that a manager or a store cannot heed are refused at the start: nobody
+// believes that they protect something.
+func TestSecurityOptionsThatWouldDoNothingPanic(t *testing.T) {
+	ours := session.NewStatefulServerSessionManager(session.WithStore(newStore(t)))
+	for name, test := range map[string]struct {
+		manager session.ServerSessionManager
+		opt     session.MiddlewareOption
+	}{
+		"principal":            {&ownManager{ours}, session.WithPrincipal(who)},
+		"maximum":              {&ownManager{ours}, session.WithMaxPerPrincipal(1, session.RefuseNewest)},
+		"events":               {session.NewStatelessServerSessionManager(), session.WithSecurityEvents(func(session.SecurityEvent) {})},
+		"maximum, plain store": {session.NewStatefulServerSessionManager(session.WithStore(apache.NewSessionStore())), session.WithMaxPerPrincipal(1, session.EvictOldest)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("accepted")
+				}
+			}()
+			session.NewServerMiddleware(test.manager, test.opt)
+		})
+	}
+}

@@ -166,7 +166,7 @@ func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
 	if c, copies := l.other.(*copied); copies && c.inner != nil {
 		return nil, errUnsupported("a %T cannot rename sessions", m.own.store)
 	}
-	r.origin.Source = l.lease.Source()
+	r.origin.Source = l.leased().Source()
 	if len(who) > 0 && who[0].Name != "" {
 		by, err := m.beginner(h.base, who)
 		if err != nil {
@@ -252,7 +252,7 @@ func (r *renewal) rename() error {
 	if h.m.store == nil {
 		err = r.l.other.(*copied).rename(r.token)
 	} else {
-		err = h.m.store.rename(&r.l.lease, r.token, r.origin)
+		err = h.m.store.rename(r.l.leased(), r.token, r.origin)
 	}
 	switch own, _ := s.(*statefulServerSession); {
 	case errors.Is(err, layover.ErrNotFound) || errors.Is(err, errClosed):
@@ -264,7 +264,7 @@ func (r *renewal) rename() error {
 		own.belongTo(Principal{Name: r.owner, Expires: r.origin.Expires})
 		fallthrough
 	default:
-		r.l.lease.SetExpires(r.origin.Expires)
+		r.l.leased().SetExpires(r.origin.Expires)
 	}
 	return nil
 }

@@ -369,3 +369,24 @@ func TestParallelRenewals(t *testing.T) {
 		})
 	}
 }
+
+// A session can be renewed by the call that made it, of which the client learns the
+// last ID.
+func TestASessionIsRenewedInItsFirstCall(t *testing.T) {
+	for name, manager := range renewable(t) {
+		t.Run(name, func(t *testing.T) {
+			c := serveEdge(t, session.NewServerMiddleware(manager, session.WithLogger(nil)), &sqlServer{statements: map[string]statement{
+				"BOTH": func(ctx context.Context, s session.ServerSession) error {
+					if err := session.SetOption(ctx, "schema", text("prod")); err != nil {
+						return err
+					}
+					return session.Renew(ctx)
+				},
+			}}).client()
+			r := c.must(info("BOTH"))
+			if got := c.option("schema", r.header[len(r.header)-1]); got != "prod" {
+				t.Errorf("schema %q by the last of %q", got, r.header)
+			}
+		})
+	}
+}

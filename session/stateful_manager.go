@@ -198,14 +198,15 @@ func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSe
 // find returns the session with this ID, nil if there is none, and leases it for
 // the call.
 func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (ServerSession, error) {
-	s, l, err := m.lookup(ctx, id)
+	by := owner{name: authenticated(ctx)}
+	s, l, err := m.lookupOf(ctx, id, &by)
 	if isNotFound(err, id) {
 		return nil, nil
 	}
 	if err != nil {
 		return s, err
 	}
-	if by := (owner{name: authenticated(ctx)}); !by.ownsLeased(s, l) {
+	if !by.ownsLeased(s, l) {
 		return nil, release(l)
 	}
 	if err := confirm(l); err != nil {
@@ -225,15 +226,22 @@ func confirm(l SessionLease) (err error) {
 
 // lookup returns the session with this ID and its lease. That there is none is an
 // error for which isNotFound is true.
-func (m *StatefulServerSessionManager) lookup(ctx context.Context, id string) (_ ServerSession, _ SessionLease, err error) {
+func (m *StatefulServerSessionManager) lookup(ctx context.Context, id string) (ServerSession, SessionLease, error) {
+	return m.lookupOf(ctx, id, nil)
+}
+
+// lookupOf is lookup of an owner's session, as far as the store can tell; nil: of
+// anybody's.
+func (m *StatefulServerSessionManager) lookupOf(ctx context.Context, id string, by *owner) (_ ServerSession, _ SessionLease, err error) {
 	defer contain(&err) // here, where its text can be redacted
 	if m.usages != nil {
 		return m.lookupCopy(ctx, id)
 	}
-	s, l, err := m.fetch(ctx, id)
-	if err != nil {
+	l := new(lease)
+	if l.Lease, err = m.store.(*ExpiringSessionStore).store.AcquireFrom(id, by.owns); err != nil {
 		return nil, nil, err
 	}
+	s := l.Session()
 	usable := false
 	defer func() {
 		if !usable {
