@@ -55,7 +55,23 @@ type Origin struct {
 // [ErrShutdown], [ErrInvalid]. On an error v is not stored and not closed; it
 // is still the caller's.
 func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
-	e, err := s.insert(id, v, o, leaseUnit, false)
+	return s.addInstead(nil, id, v, o)
+}
+
+// AddInstead is Add, but if v is filed, the session that old leases ends at the same
+// moment, as replaced; if v is not, that one stays. They may have the same ID. In the
+// quota of its source the old one does not count; its place becomes free with its
+// last release. If it has ended already, there is nothing to replace.
+func (s *Store[S]) AddInstead(old *Lease[S], id string, v S, o Origin) (l Lease[S], err error) {
+	if old.store != nil && old.store != s {
+		err = ErrInvalid
+		return
+	}
+	return s.addInstead(old.held(), id, v, o)
+}
+
+func (s *Store[S]) addInstead(old *entry[S], id string, v S, o Origin) (l Lease[S], err error) {
+	e, err := s.insert(id, v, o, arrival[S]{leases: leaseUnit, instead: old})
 	if err != nil {
 		return // a zero lease
 	}
@@ -64,6 +80,13 @@ func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
 		l.trace = s.trace(e)
 	}
 	return
+}
+
+// arrival says how somebody comes into the store.
+type arrival[S Session] struct {
+	leases  state     // it has from the start
+	replace bool      // whoever has the ID
+	instead *entry[S] // ends at the same moment; nil: nobody
 }
 
 // Put files v under id without a lease. If the same value is filed there
@@ -79,20 +102,20 @@ func (s *Store[S]) Put(id string, v S, o Origin) error {
 	if e := s.index.find(id); e != nil && s.same(e.value, v) && s.Touch(id) == nil {
 		return nil
 	}
-	_, err := s.insert(id, v, o, 0, true)
+	_, err := s.insert(id, v, o, arrival[S]{replace: true})
 	return err
 }
 
-func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) (*entry[S], error) {
+func (s *Store[S]) insert(id string, v S, o Origin, a arrival[S]) (*entry[S], error) {
 	if id == "" || s.isNil(v) || !sane(o.Size) || o.Quota < 0 {
 		return nil, ErrInvalid
 	}
-	if err := s.letClosersBreathe(id, o.Source, replace); err != nil {
+	if err := s.letClosersBreathe(id, o.Source, a.replace || a.instead != nil); err != nil {
 		return nil, err
 	}
 	e := newEntry(id, v)
 	if o.Holds {
-		leases |= holdsBit
+		a.leases |= holdsBit
 	}
 	now := s.clock.now() // before the mutex, under which every look at the machine's clock would hold up others
 	if !o.Expires.IsZero() {
@@ -103,19 +126,30 @@ func (s *Store[S]) insert(id string, v S, o Origin, leases state, replace bool) 
 		e.endsAt(at, o.Expires)
 	}
 	e.born(now, s.index.hash(id))
-	e.state.Store(uint64(leases.touched(stampOf(now))))
+	e.state.Store(uint64(a.leases.touched(stampOf(now))))
 	s.lock()
 	defer s.unlock()
-	return s.enter(&newcomer[S]{now, id, e, o, replace})
+	if a.instead != nil {
+		a.instead = a.instead.latest()
+	}
+	return s.enter(&newcomer[S]{now, id, e, o, a})
 }
 
 // newcomer is who is to be let in.
 type newcomer[S Session] struct {
-	now     time.Duration
-	id      string
-	entry   *entry[S]
-	origin  Origin
-	replace bool // whoever has the ID
+	now    time.Duration
+	id     string
+	entry  *entry[S]
+	origin Origin
+	arrival[S]
+}
+
+// spares returns how many of its source end with n's arrival.
+func (n *newcomer[S]) spares() int {
+	if old := n.instead; old == nil || old.source != n.entry.source || old.load().phase() != live {
+		return 0
+	}
+	return 1
 }
 
 // letClosersBreathe slows newcomers down to the pace of the closers while more
@@ -179,13 +213,17 @@ func (s *Store[S]) enter(n *newcomer[S]) (_ *entry[S], err error) {
 	if old != nil || !l.hasPlaces(c, 1) || !l.hasBytes(c, n.origin.Size) {
 		n.now = s.clock.now() // others may have to end, who may have come while n waited
 	}
-	if old != nil {
+	if old != nil && old != n.instead {
 		var kept bool
 		if kept, filed, err = s.displace(c, n, old); kept || err != nil {
 			return old, err
 		}
 	}
-	if st.busy() && !e.source.enter(c.share) {
+	share := c.share
+	if share > 0 {
+		share += n.spares()
+	}
+	if st.busy() && !e.source.enter(share) {
 		s.leasesRefused.Add(1)
 		return nil, ErrLeaseLimit
 	}
@@ -199,19 +237,40 @@ func (s *Store[S]) enter(n *newcomer[S]) (_ *entry[S], err error) {
 		}
 		return nil, err
 	}
+	if n.instead != nil {
+		filed = s.giveWay(c, n)
+	}
 	s.admit(c, n, filed)
 	return e, nil
+}
+
+// giveWay ends the session instead of which n comes. If it has had n's ID, n is
+// filed.
+func (s *Store[S]) giveWay(c *config, n *newcomer[S]) (filed bool) {
+	old := n.instead
+	for st := old.load(); st.phase() == live; st = old.load() {
+		if !old.swap(st, st.ended(ReasonReplaced)) {
+			continue
+		}
+		if filed = old.is(n.id); filed {
+			s.index.replace(old, n.entry)
+		}
+		break
+	}
+	s.settle(c, old, n.now)
+	return filed
 }
 
 // roomInQuota makes room for n among the sessions of its own source, if that has
 // as many as it may have.
 func (s *Store[S]) roomInQuota(c *config, n *newcomer[S]) error {
 	from, quota := n.entry.source, n.origin.Quota
-	if quota == 0 || n.replace || from.taken() < quota {
+	quota += n.spares()
+	fits := func() bool { return from.taken() < quota }
+	if n.origin.Quota == 0 || n.replace || fits() {
 		return nil
 	}
 	n.now = s.clock.now()
-	fits := func() bool { return from.taken() < quota }
 	if s.reapUntil(c, n.now, fits) {
 		return nil
 	}
@@ -220,7 +279,7 @@ func (s *Store[S]) roomInQuota(c *config, n *newcomer[S]) error {
 	}
 	for !fits() {
 		if !n.origin.EvictOwn || !s.evictOwn(c, n.now, from) {
-			return s.ledger.refuse(quota, from, LackingQuota)
+			return s.ledger.refuse(n.origin.Quota, from, LackingQuota)
 		}
 	}
 	return nil

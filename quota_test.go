@@ -191,3 +191,79 @@ func TestNobodyLeavesForAQuotaInVain(t *testing.T) {
 		})
 	}
 }
+
+// A session that comes instead of another one takes no place in the quota; the old
+// one ends if and only if the new one is there.
+func TestASessionInsteadOfAnother(t *testing.T) {
+	for _, id := range []string{"old", "new"} {
+		t.Run(id, func(t *testing.T) {
+			s := open(t, WithMaxSessions(3))
+			was, is := new(conn), new(conn)
+			old, err := s.Add("old", was, ofAlice(1, true))
+			must(t, err)
+			defer old.Release()
+			must(t, s.Put("other", new(conn), Origin{Source: "alice"}))
+			_, err = s.AddInstead(&old, id, is, ofAlice(1, false)) // she has two by now
+			wantFull(t, err, FullError{Max: 1, Own: 2, Lacking: LackingQuota})
+			_, err = s.AddInstead(&old, "other", is, ofAlice(2, false))
+			wantErr(t, err, ErrExists)
+			wantLive(t, s, "old", "other")
+			l, err := s.AddInstead(&old, id, is, ofAlice(2, false))
+			must(t, err)
+			wantLive(t, s, id, "other")
+			must(t, s.Check())
+			if old.Session() != was || was.isClosed(t) || l.Session() != is {
+				t.Error("the old one is not what it was for who uses it")
+			}
+			old.Release()
+			l.Release()
+			must(t, s.Check())
+			if st := s.Stats(); st.Ended[ReasonReplaced] != 1 || st.Live != 2 || st.Retired != 0 {
+				t.Errorf("%+v", st)
+			}
+			next, err := s.AddInstead(&old, "next", new(conn), ofAlice(3, false)) // there is nothing to replace
+			must(t, err)
+			next.Release()
+			wantLive(t, s, id, "other", "next")
+		})
+	}
+}
+
+// At no moment are both live, or neither, whoever looks.
+func TestASessionInsteadOfAnotherUnderConcurrency(t *testing.T) {
+	s := open(t)
+	first, err := s.Add("x", new(conn), ofAlice(1, false))
+	must(t, err)
+	last, done := &first, make(chan struct{})
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				l, err := s.Acquire("x")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := s.Stats().Live; n != 1 {
+					t.Errorf("%d are live", n)
+				}
+				l.Release()
+			}
+		})
+	}
+	for range 2000 {
+		l, err := s.AddInstead(last, "x", new(conn), Origin{Source: "alice"})
+		must(t, err)
+		last.Release()
+		last = &l
+	}
+	close(done)
+	all.Wait()
+	last.Release()
+	must(t, s.Check())
+}
