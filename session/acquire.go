@@ -111,7 +111,12 @@ func timeOf(end int64) time.Time {
 
 // create makes a session for a call: for a principal if that is named, else one
 // that its client finds by cookie.
-func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err error) {
+func (m *interceptors) create(h *handle, by *named, holds bool) (*held, error) {
+	return m.createInstead(h, by, birth{Origin: layover.Origin{Holds: holds}})
+}
+
+// createInstead is create of a session of which something is known already.
+func (m *interceptors) createInstead(h *handle, by *named, b birth) (l *held, err error) {
 	defer contain(&err)
 	if m.config.requireTLS {
 		if err := requireTLS(h.base); err != nil {
@@ -121,15 +126,15 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 	if m.own == nil {
 		return m.createForeign(h)
 	}
-	origin := layover.Origin{Source: sourceOf(h.base), Holds: holds}
+	b.Source = sourceOf(h.base)
 	l = &held{fresh: true}
 	switch {
 	case by != nil && by.id != "":
 		if err := expired(by.who); err != nil { // since the call began
 			return nil, err
 		}
-		m.belongs(&origin, by.who)
-		if l.session, l.other, err = m.own.create(h.base, origin, newNamedFactory(by, m.own.limits)); err != nil {
+		m.belongs(&b.Origin, by.who)
+		if l.session, l.other, err = m.own.create(h.base, b, newNamedFactory(by, m.own.limits)); err != nil {
 			return nil, err
 		}
 		if err := confirm(l.other); err != nil {
@@ -146,21 +151,21 @@ func (m *interceptors) create(h *handle, by *named, holds bool) (l *held, err er
 	} else if who, err = m.config.principal.ask(h.base); err != nil {
 		return nil, err
 	}
-	return m.createByCookie(h.base, who, origin)
+	return m.createByCookie(h.base, who, b)
 }
 
 // createByCookie makes a session that its client finds by cookie, and that
 // belongs to a principal, if it has a name.
-func (m *interceptors) createByCookie(ctx context.Context, who Principal, origin layover.Origin) (_ *held, err error) {
+func (m *interceptors) createByCookie(ctx context.Context, who Principal, b birth) (_ *held, err error) {
 	l, factory := &held{fresh: true, cookie: true}, m.own.factory
 	if who.Name != "" {
-		m.belongs(&origin, who)
+		m.belongs(&b.Origin, who)
 	}
 	if m.mints {
 		factory = &sessionFactory{func() string { return m.mint.new(who.Name) }}
 	}
 	factory = &ownedFactory{factory, who, m.own.limits}
-	if l.session, l.other, err = m.own.create(ctx, origin, factory); err != nil {
+	if l.session, l.other, err = m.own.create(ctx, b, factory); err != nil {
 		return nil, err
 	}
 	return l, nil

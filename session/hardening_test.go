@@ -741,7 +741,7 @@ func TestAReplacedCookieGetsNoSuccessor(t *testing.T) {
 		old := c.must(info("ensure")).cookie(t)
 		fresh := c.must(info("LOGIN"), old).cookie(t)
 		for _, do := range []call{info("ensure"), setOption("schema", "x"), scan("")} {
-			wantLost(t, store, old, c.do(do, old), "CLOSED")
+			wantLost(t, store, old, c.do(do, old), "REPLACED")
 		}
 		c.must(setOption("schema", "x"), fresh)
 		wait(session.DefaultTellWindow)

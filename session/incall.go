@@ -241,71 +241,88 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 		}
 		return h.make(done, func() (_ *held, err error) {
 			defer contain(&err)
-			l, err := h.m.createAnew(h, by)
-			if err != nil {
-				return nil, err
-			}
 			old := h.live.Load()
 			if old == nil {
-				return l, nil
+				return h.m.createAnew(h, by, nil)
 			}
-			if err := h.replace(old); err != nil {
-				return nil, errors.Join(err, h.m.remove(l.session), l.release())
-			}
-			return l, nil
+			return h.replace(old, by)
 		})
 	}
 }
 
-// replace ends the session that a new one of this call is to replace. Whoever
-// still comes with the old cookie gets no new one, which would take the place of
-// this one's. If another call has had the client drop the old one, the deletion
-// would take the new one along.
-func (h *handle) replace(old *held) error {
+// replace makes a session in place of the one that the call has, which ends only if
+// there is a new one. Whoever still comes with the old cookie gets no new one, which
+// would take the place of this one's. If another call has had the client drop the
+// old one, the deletion would take the new one along.
+func (h *handle) replace(old *held, by *named) (*held, error) {
 	mark := h.telling(old)
 	replaces := old.cookie && !old.dropped.Load() && h.m.config.policy != RenewDead
 	if replaces && !h.m.tellings.deleting(mark, time.Now()) {
-		return h.m.judge(h.base, deadToken{mark: h.m.fingerprint(old.session.Token()), key: mark, why: layover.ReasonClosed.String(), held: true, cookie: true}, false)
+		return nil, h.m.judge(h.base, deadToken{mark: h.m.fingerprint(old.session.Token()), key: mark, why: layover.ReasonClosed.String(), held: true, cookie: true}, false)
 	}
-	_, err := h.m.end(old.session)
-	if err != nil && replaces {
+	l, err := h.m.createAnew(h, by, old)
+	if err == nil {
+		if _, err = h.m.end(old.session); err != nil {
+			err = errors.Join(err, h.m.remove(l.session), l.release())
+		}
+	}
+	if err == nil {
+		return l, nil
+	}
+	if replaces {
 		h.m.tellings.forget(mark)
 	}
-	return err
+	return nil, err
 }
 
 // maxLogins is how often a login of a principal makes way for another one at the
 // same time.
 const maxLogins = 1000
 
-// createAnew makes a session, if a principal's, then in place of the one that it
-// has.
-func (m *interceptors) createAnew(h *handle, by *named) (l *held, err error) {
+// createAnew makes a session, in place of the one that the call has, and if it is a
+// principal's, of the one that this has.
+func (m *interceptors) createAnew(h *handle, by *named, old *held) (l *held, err error) {
+	if by == nil || by.id == "" {
+		var b birth
+		if old != nil && m.store != nil {
+			b.instead = old.leased()
+		}
+		return m.createInstead(h, by, b)
+	}
 	for range maxLogins {
-		if by == nil || by.id == "" {
-			return m.create(h, by, false)
-		}
-		if err := m.evict(h.base, by.id); err != nil {
-			return nil, err
-		}
-		if l, err = m.create(h, by, false); !overtaken(err) {
+		if l, err = m.supplant(h, by); !overtaken(err) {
 			return l, err
 		}
 	}
 	return nil, err
 }
 
-// evict ends the session under an ID, if there is one.
-func (m *interceptors) evict(ctx context.Context, id string) error {
-	s, l, err := m.own.lookup(ctx, id)
-	if isNotFound(err, id) {
-		return nil
+// supplant makes a principal's session in place of the one that it has, if there is
+// one. Where a store cannot do that at once, that one ends before.
+func (m *interceptors) supplant(h *handle, by *named) (*held, error) {
+	was, lent, err := m.own.lookup(h.base, by.id)
+	if isNotFound(err, by.id) {
+		return m.create(h, by, false)
 	}
 	if err != nil {
-		return m.own.failed(err, id)
+		return nil, m.own.failed(err, by.id)
 	}
-	defer l.Release()
-	return m.remove(s)
+	defer lent.Release()
+	ours, ok := lent.(*lease)
+	if !ok {
+		if err := m.remove(was); err != nil {
+			return nil, err
+		}
+		return m.create(h, by, false)
+	}
+	l, err := m.createInstead(h, by, birth{instead: &ours.Lease})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.remove(was); err != nil {
+		return nil, errors.Join(err, m.remove(l.session), l.release())
+	}
+	return l, nil
 }
 
 // End ends the session of the call that ctx belongs to, as a logout handler

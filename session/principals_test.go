@@ -703,3 +703,88 @@ func TestSecurityOptionsThatWouldDoNothingPanic(t *testing.T) {
 		})
 	}
 }
+
+// A login whose session replaces the only one that its principal may have succeeds.
+func TestALoginNeedsNoPlaceBesideTheSessionItReplaces(t *testing.T) {
+	for name, opts := range map[string][]session.MiddlewareOption{
+		"cookie":    {session.WithPrincipal(who)},
+		"principal": {session.WithPrincipal(who), session.WithCarriers(session.ByPrincipal(who))},
+	} {
+		for _, over := range []session.WhenOver{session.RefuseNewest, session.EvictOldest} {
+			t.Run(name+", "+over.String(), func(t *testing.T) {
+				store := newStore(t)
+				c := serveEdge(t, edge(store, append(opts, session.WithMaxPerPrincipal(1, over))...), &sqlServer{statements: map[string]statement{
+					"login": func(ctx context.Context, _ session.ServerSession) error {
+						_, err := session.Begin(ctx, session.Principal{Name: "alice"})
+						return err
+					}}}).client()
+				r := c.must(with(setOption("schema", "prod"), "x-user", "alice"))
+				cookie := ""
+				if len(r.header) > 0 {
+					cookie = r.header[0]
+				}
+				if r := c.do(with(info("login"), "x-user", "alice"), cookie); r.err != nil {
+					var got map[string]*flight.SessionOptionValue
+					after := c.do(with(getOptions(&got), "x-user", "alice"), cookie)
+					t.Errorf("the login, whose session would replace the only one: %v; afterwards she has %v, %v", r.err, got, after.err)
+				}
+			})
+		}
+	}
+}
+
+// A login in the place of a session has none of another device leave.
+func TestALoginCostsNoOtherDeviceItsSession(t *testing.T) {
+	store := newStore(t)
+	c := serveEdge(t, edge(store, session.WithPrincipal(who), session.WithMaxPerPrincipal(2, session.EvictOldest)), &sqlServer{statements: map[string]statement{
+		"login": func(ctx context.Context, _ session.ServerSession) error {
+			_, err := session.Begin(ctx, session.Principal{Name: "alice"})
+			return err
+		}}}).client()
+	phone := c.must(with(setOption("schema", "phone"), "x-user", "alice")).cookie(t)
+	desk := c.must(with(setOption("schema", "desk"), "x-user", "alice")).cookie(t)
+	c.must(with(info("login"), "x-user", "alice"), desk)
+	if r := c.do(with(info(""), "x-user", "alice"), phone); r.err != nil {
+		t.Errorf("the other device: %v; %d sessions of at most two", r.err, store.Len())
+	}
+}
+
+// A login that is refused leaves the session that it would have replaced.
+func TestARefusedLoginLeavesTheSession(t *testing.T) {
+	store := newStore(t)
+	c := serveEdge(t, edge(store, session.WithCarriers(session.ByPrincipal(who))), &sqlServer{statements: map[string]statement{
+		"login": func(ctx context.Context, _ session.ServerSession) error {
+			_, err := session.Begin(ctx, session.Principal{Name: "alice"})
+			return err
+		}}}).client()
+	c.must(with(setOption("schema", "prod"), "x-user", "alice"))
+	store.Drain()
+	if r := c.do(with(info("login"), "x-user", "alice")); r.err == nil {
+		t.Fatal("not refused")
+	}
+	var got map[string]*flight.SessionOptionValue
+	r := c.do(with(getOptions(&got), "x-user", "alice"))
+	if got["schema"].GetStringValue() != "prod" && r.err == nil {
+		t.Errorf("the login was refused; the schema is %v, and nobody is told", got)
+	}
+}
+
+// A login without a principal, of a client that the call names, begins a session that
+// the client finds by what it proves.
+func TestALoginWithoutAPrincipalIsTheCallersOwn(t *testing.T) {
+	c := serveEdge(t, edge(newStore(t), session.WithPrincipal(who), session.WithCarriers(session.ByPrincipal(who), session.Cookie(""))), &sqlServer{statements: map[string]statement{
+		"login": func(ctx context.Context, _ session.ServerSession) error {
+			s, err := session.Begin(ctx)
+			if err == nil {
+				s.SetSessionOption("schema", text("prod"))
+			}
+			return err
+		},
+	}}).client()
+	if r := c.must(with(info("login"), "x-user", "alice")); r.header != nil {
+		t.Errorf("cookies %q", r.header)
+	}
+	if got := c.schema("x-user", "alice"); got != "prod" {
+		t.Errorf("schema %q", got)
+	}
+}

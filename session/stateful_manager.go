@@ -94,16 +94,21 @@ func (m *StatefulServerSessionManager) CreateSession(ctx context.Context) (Serve
 	if who != "" {
 		origin.Source = principalSource + who
 	}
-	s, l, err := m.create(ctx, origin, &ownedFactory{m.factory, Principal{Name: who}, m.limits})
+	s, l, err := m.create(ctx, birth{Origin: origin}, &ownedFactory{m.factory, Principal{Name: who}, m.limits})
 	if err == nil {
 		callFrom(ctx).keep(l)
 	}
 	return s, err
 }
 
-// create stores a session of the factory, and leases it where the store can do
-// that.
-func (m *StatefulServerSessionManager) create(ctx context.Context, origin layover.Origin, factory SessionFactory) (ServerSession, SessionLease, error) {
+// birth is what is known of a new session.
+type birth struct {
+	layover.Origin
+	instead *layover.Lease[resident] // of a session that ends in its favor; nil: none does
+}
+
+// create stores a session of the factory, and leases it.
+func (m *StatefulServerSessionManager) create(ctx context.Context, b birth, factory SessionFactory) (ServerSession, SessionLease, error) {
 	for range attempts {
 		s, err := factory.CreateSession()
 		if err != nil {
@@ -119,7 +124,7 @@ func (m *StatefulServerSessionManager) create(ctx context.Context, origin layove
 		if err != nil {
 			return nil, nil, errors.Join(err, s.Close())
 		}
-		l, err := m.add(ctx, s, origin)
+		l, err := m.add(ctx, s, b)
 		if err == nil {
 			return s, l, nil
 		}
@@ -136,13 +141,13 @@ func (m *StatefulServerSessionManager) failed(err error, id string) error {
 	return fmt.Errorf("%w: %w", errStore, m.redact(err, id))
 }
 
-// add stores a new session, and leases it where the store can do that.
-func (m *StatefulServerSessionManager) add(ctx context.Context, s ServerSession, origin layover.Origin) (_ SessionLease, err error) {
+// add stores a new session, and leases it.
+func (m *StatefulServerSessionManager) add(ctx context.Context, s ServerSession, b birth) (_ SessionLease, err error) {
 	defer contain(&err) // here, where its text can be redacted
 	if store, ours := m.store.(*ExpiringSessionStore); ours {
-		return store.Add(ctx, s, origin)
+		return store.addInstead(b.instead, s, b.Origin)
 	}
-	c, err := m.addCopy(ctx, s, origin)
+	c, err := m.addCopy(ctx, s, b.Origin)
 	if err != nil {
 		return nil, err
 	}

@@ -206,6 +206,14 @@ func (s *ExpiringSessionStore) Put(session ServerSession) error {
 // Add stores a new session and returns its first lease. The errors are those of
 // [layover.Store.Add].
 func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, origin layover.Origin) (SessionLease, error) {
+	return s.addInstead(nil, session, origin)
+}
+
+// addInstead is Add of a session in whose favor another one ends; nil: nobody.
+func (s *ExpiringSessionStore) addInstead(old *layover.Lease[resident], session ServerSession, origin layover.Origin) (SessionLease, error) {
+	if old == nil {
+		old = new(layover.Lease[resident])
+	}
 	session = unwrap(session)
 	done := filing(session)
 	defer done()
@@ -222,7 +230,7 @@ func (s *ExpiringSessionStore) Add(_ context.Context, session ServerSession, ori
 	}
 	origin.Holds, origin.Size = origin.Holds || holds(session), origin.Size+size(session)
 	l := new(lease)
-	if l.Lease, err = s.store.Add(id, resident{session}, origin); err != nil {
+	if l.Lease, err = s.store.AddInstead(old, id, resident{session}, origin); err != nil {
 		s.turnAway(session)
 		return nil, err
 	}
