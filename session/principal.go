@@ -4,13 +4,17 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"crypto/subtle"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
@@ -22,10 +26,22 @@ import (
 
 // DefaultPrincipal returns who calls, as far as it can tell by itself: what
 // arrow-go's authentication has put into the context ([flight.AuthFromContext]),
-// if that is a string or a [fmt.Stringer]; else the subject of the client's TLS
-// certificate, if the server has verified it, or its first alternative name if
-// the subject is empty; else nobody. Anything else that authentication has put
-// there is an error: say who that is by [WithPrincipal].
+// if that is a string or a [fmt.Stringer]; else whom the client's TLS certificate
+// names, if the server has verified it; else nobody. Anything else that
+// authentication has put there is an error: say who that is by [WithPrincipal].
+//
+// Names of certificates say what they are, and are those of no other kind:
+//
+//	x509 subject CN=alice,OU=Sales,O=Example
+//	x509 URI spiffe://cluster/ns/a
+//	x509 DNS a.example
+//	x509 email alice@example.com
+//	x509 serial 7 of CN=Authority,O=Example
+//
+// The first that a certificate has counts: the whole subject, the last part first
+// (RFC 4514); of alternative names the first one. A subject or an issuer that has
+// no unambiguous text is "#" and its DER in hexadecimal. It is an error if
+// authentication puts a name there that begins with "x509 ".
 func DefaultPrincipal(ctx context.Context) (who Principal, _ error) {
 	switch auth := flight.AuthFromContext(ctx).(type) {
 	case nil:
@@ -37,11 +53,18 @@ func DefaultPrincipal(ctx context.Context) (who Principal, _ error) {
 		return who, &callError{code: codes.Internal, text: noSession, reason: "SESSION_FAILED",
 			cause: fmt.Errorf("session: authentication has put a %T into the context, which names nobody by itself: use WithPrincipal", auth)}
 	}
-	if who.Name == "" {
+	switch {
+	case who.Name == "":
 		who.Name = certified(ctx)
+	case strings.HasPrefix(who.Name, certificateName): // somebody may have chosen it
+		return Principal{}, &callError{code: codes.Internal, text: noSession, reason: "SESSION_FAILED",
+			cause: errors.New("session: authentication has put a name into the context that begins as those of certificates do: use WithPrincipal")}
 	}
 	return who, nil
 }
+
+// certificateName begins the names of principals that are named by certificates.
+const certificateName = "x509 "
 
 // certified returns the name in the client's certificate, empty if there is none
 // that was verified.
@@ -57,15 +80,47 @@ func certified(ctx context.Context) string {
 	return nameIn(tls.State.VerifiedChains[0][0])
 }
 
+// nameIn returns the name of a certificate. Each kind has a prefix of its own, lest
+// one is taken for another one, or for a user.
 func nameIn(leaf *x509.Certificate) string {
-	name := leaf.Subject.String()
-	for _, uri := range leaf.URIs {
-		name = cmp.Or(name, uri.String())
+	if subject := distinguished(leaf.RawSubject, leaf.Subject); subject != "" {
+		return certificateName + "subject " + subject
 	}
-	for _, other := range append(leaf.DNSNames, leaf.EmailAddresses...) {
-		name = cmp.Or(name, other)
+	switch {
+	case len(leaf.URIs) > 0:
+		return certificateName + "URI " + leaf.URIs[0].String()
+	case len(leaf.DNSNames) > 0:
+		return certificateName + "DNS " + leaf.DNSNames[0]
+	case len(leaf.EmailAddresses) > 0:
+		return certificateName + "email " + leaf.EmailAddresses[0]
 	}
-	return cmp.Or(name, "certificate "+leaf.SerialNumber.String())
+	return certificateName + "serial " + leaf.SerialNumber.String() + " of " + distinguished(leaf.RawIssuer, leaf.Issuer)
+}
+
+// distinguished returns the text of a name, from its DER if there is any: what was
+// parsed of it lacks the order, and all but the last of several CNs.
+func distinguished(der []byte, parsed pkix.Name) string {
+	if len(der) == 0 { // it never was in a certificate
+		return parsed.ToRDNSequence().String()
+	}
+	var all pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(der, &all); err != nil || len(rest) > 0 || !isText(all) {
+		return "#" + hex.EncodeToString(der)
+	}
+	return all.String()
+}
+
+// isText reports whether two names with the same text are one: nothing in it is
+// without a text, or was replaced by one.
+func isText(all pkix.RDNSequence) bool {
+	for _, several := range all {
+		for _, one := range several {
+			if text, ok := one.Value.(string); !ok || strings.ContainsRune(text, utf8.RuneError) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // caller returns who makes the call, by the carrier that named it or by

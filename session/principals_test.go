@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -419,10 +420,11 @@ func TestATokenIsWorthNothingToAnybodyElseInApachesShape(t *testing.T) {
 func TestACertificateNamesThePrincipal(t *testing.T) {
 	link, _ := url.Parse("spiffe://cluster/ns/a")
 	for want, leaf := range map[string]*x509.Certificate{
-		"CN=alice,O=Example":    {Subject: pkix.Name{CommonName: "alice", Organization: []string{"Example"}}, URIs: []*url.URL{link}},
-		"spiffe://cluster/ns/a": {URIs: []*url.URL{link}, DNSNames: []string{"a.example"}},
-		"a.example":             {DNSNames: []string{"a.example"}},
-		"certificate 7":         {SerialNumber: big.NewInt(7)},
+		"x509 subject CN=alice,O=Example": {Subject: pkix.Name{CommonName: "alice", Organization: []string{"Example"}}, URIs: []*url.URL{link}},
+		"x509 URI spiffe://cluster/ns/a":  {URIs: []*url.URL{link}, DNSNames: []string{"a.example"}},
+		"x509 DNS a.example":              {DNSNames: []string{"a.example"}, EmailAddresses: []string{"a@b.example"}},
+		"x509 email a@b.example":          {EmailAddresses: []string{"a@b.example"}},
+		"x509 serial 7 of CN=ca":          {SerialNumber: big.NewInt(7), Issuer: pkix.Name{CommonName: "ca"}},
 	} {
 		for verified, name := range map[bool]string{true: want, false: ""} {
 			info := credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}}
@@ -435,6 +437,84 @@ func TestACertificateNamesThePrincipal(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Certificates that differ in any part of the subject, in the kind of name or, without
+// a name, in the issuer are several principals; the same subject is one, however
+// its text is encoded.
+func TestEveryIdentityInACertificateIsOnePrincipal(t *testing.T) {
+	link, _ := url.Parse("alice")
+	sevens := func(issuer string) *x509.Certificate {
+		return &x509.Certificate{SerialNumber: big.NewInt(7), RawIssuer: subject(t, rdn("CN", issuer))}
+	}
+	seen := make(map[string]string)
+	for what, leaf := range map[string]*x509.Certificate{
+		"bob of Sales":         {RawSubject: subject(t, rdn("CN", "Sales"), rdn("CN", "bob"))}, // as Active Directory names users
+		"bob of Admins":        {RawSubject: subject(t, rdn("CN", "Admins"), rdn("CN", "bob"))},
+		"Sales of bob":         {RawSubject: subject(t, rdn("CN", "bob"), rdn("CN", "Sales"))},
+		"bob and Sales in one": {RawSubject: subject(t, rdn("CN", "bob", "CN", "Sales"))},
+		"a comma":              {RawSubject: subject(t, rdn("CN", "bob,CN=Sales"))},
+		"another attribute":    {RawSubject: subject(t, rdn("OU", "Sales"), rdn("CN", "bob"))},
+		"teletex":              {RawSubject: subject(t, rdn("CN", asn1.RawValue{Tag: asn1.TagT61String, Bytes: []byte("Ren\xe9")}))},
+		"another teletex":      {RawSubject: subject(t, rdn("CN", asn1.RawValue{Tag: asn1.TagT61String, Bytes: []byte("Ren\xe8")}))},
+		"a number":             {RawSubject: subject(t, rdn("CN", 5))},
+		"the digit":            {RawSubject: subject(t, rdn("CN", "5"))},
+		"a CN alice":           {RawSubject: subject(t, rdn("CN", "alice"))},
+		"a URI":                {URIs: []*url.URL{link}},
+		"a host":               {DNSNames: []string{"alice"}},
+		"an address":           {EmailAddresses: []string{"alice"}},
+		"a serial number":      sevens("a"),
+		"of another issuer":    sevens("b"),
+	} {
+		name := principalIn(t, leaf)
+		if other, known := seen[name]; known || name == "alice" {
+			t.Errorf("%q is %q as well as %q", name, what, other)
+		}
+		seen[name] = what
+	}
+	printable := &x509.Certificate{RawSubject: subject(t, rdn("CN", asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte("alice")}))}
+	if name := principalIn(t, printable); seen[name] != "a CN alice" {
+		t.Errorf("alice in UTF-8 is %q", name)
+	}
+}
+
+// principalIn returns the principal that a certificate names.
+func principalIn(t *testing.T, leaf *x509.Certificate) string {
+	t.Helper()
+	info := credentials.TLSInfo{State: tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}}}
+	who, err := session.DefaultPrincipal(peer.NewContext(t.Context(), &peer.Peer{AuthInfo: info}))
+	if err != nil {
+		t.Error(err)
+	}
+	return who.Name
+}
+
+// rdn returns a part of a subject: attributes and their values in turn.
+func rdn(pairs ...any) (set pkix.RelativeDistinguishedNameSET) {
+	types := map[any]asn1.ObjectIdentifier{"CN": {2, 5, 4, 3}, "OU": {2, 5, 4, 11}}
+	for i := 0; i < len(pairs); i += 2 {
+		set = append(set, pkix.AttributeTypeAndValue{Type: types[pairs[i]], Value: pairs[i+1]})
+	}
+	return set
+}
+
+func subject(t *testing.T, parts ...pkix.RelativeDistinguishedNameSET) []byte {
+	t.Helper()
+	der, err := asn1.Marshal(pkix.RDNSequence(parts))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// Nobody is taken for a certificate, whatever name authentication let it choose.
+func TestNobodyIsNamedAsACertificateIs(t *testing.T) {
+	identity := func(bearer string) any { return name{bearer} }
+	c := serveEdge(t, chained(authenticating(identity), edge(newStore(t))), nil).client()
+	if r := c.do(bearer(setOption("schema", "x"), "x509 DNS alice")); status.Code(r.err) != codes.Internal {
+		t.Errorf("%v", r.err)
+	}
+	c.must(bearer(setOption("schema", "x"), "x509"))
 }
 
 // Over mutual TLS, a token is worth something only together with the certificate
