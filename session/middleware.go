@@ -40,6 +40,9 @@ var _ flight.CustomServerMiddleware = (*ServerSessionMiddleware)(nil)
 // itself keeps the call's context. A token that is no longer known counts as
 // none: the client silently gets a new session. [NewServerMiddleware] has none of
 // these flaws.
+//
+// Sessions belong to the [DefaultPrincipal] of their call. A call whose principal
+// cannot be told gets none, and [GetSessionFromContext] returns why.
 func NewServerSessionMiddleware(manager ServerSessionManager, opts ...MiddlewareOption) *ServerSessionMiddleware {
 	if manager == nil {
 		manager = NewStatefulServerSessionManager()

@@ -171,7 +171,8 @@ func (h *handle) openForeign(ctx context.Context) error {
 	}
 	if !h.m.stateless {
 		for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
-			h.bring(h.m.deadCookie(c.Value, authenticated(ctx), nil))
+			who, _ := PrincipalFunc(DefaultPrincipal).name(ctx)
+			h.bring(h.m.deadCookie(c.Value, who, nil))
 		}
 	}
 	return nil

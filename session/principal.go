@@ -138,11 +138,11 @@ func (f PrincipalFunc) name(ctx context.Context) (name string, known bool) {
 	return who.Name, err == nil
 }
 
-// authenticated returns the name of the DefaultPrincipal, for those who cannot
-// refuse a call; empty if there is none.
-func authenticated(ctx context.Context) string {
-	name, _ := PrincipalFunc(DefaultPrincipal).name(ctx)
-	return name
+// authenticated returns the name of the DefaultPrincipal; empty if there is none.
+// That it cannot be told is an error: whose name is not known is not nobody.
+func authenticated(ctx context.Context) (string, error) {
+	who, err := PrincipalFunc(DefaultPrincipal).ask(ctx)
+	return who.Name, err
 }
 
 // owner is who a session must belong to.

@@ -335,7 +335,7 @@ func TestThePrincipalIsWhoHasAuthenticated(t *testing.T) {
 		}
 	}
 	c.must(bearer(info(""), "struct-alice"))
-	if r := c.do(bearer(setOption("schema", "x"), "struct-alice")); status.Code(r.err) != codes.Internal || strings.Contains(r.err.Error(), "struct") {
+	if r := c.do(bearer(setOption("schema", "x"), "struct-alice")); status.Code(r.err) != codes.Internal || strings.Contains(fmt.Sprint(r.err), "struct") {
 		t.Errorf("a session for an identity without a name: %v", r.err)
 	}
 	if text := log.String(); !strings.Contains(text, "struct { user string }") || !strings.Contains(text, "WithPrincipal") {
@@ -413,6 +413,42 @@ func TestATokenIsWorthNothingToAnybodyElseInApachesShape(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nor does an identity that has no name make its callers one anonymous one: they get
+// no session in Apache's shape either, and the handler learns why.
+func TestNamelessIdentitiesShareNothingInApachesShape(t *testing.T) {
+	for what, nameless := range map[string]func(string) any{
+		"a struct":    func(user string) any { return struct{ user string }{user} },
+		"one to fear": func(string) any { return (*name)(nil) }, // String panics
+	} {
+		var log logBuffer
+		store := newStore(t)
+		ours := flight.CreateServerMiddleware(session.NewServerSessionMiddleware(session.NewStatefulServerSessionManager(session.WithStore(store)), session.WithLogger(log.logger())))
+		identity := func(user string) any {
+			if user == "anonymous" {
+				return nil
+			}
+			return nameless(user)
+		}
+		e := serveEdge(t, chained(authenticating(identity), ours), nil)
+		c := e.client()
+		planted := c.must(bearer(setOption("schema", "planted"), "anonymous")).cookie(t)
+		for _, cookies := range [][]string{nil, {planted}} {
+			for method, f := range map[string]call{"set": setOption("schema", "prod"), "get": getOptions(nil), "query": info("")} {
+				r := c.do(bearer(f, "alice"), cookies...)
+				if code := status.Code(r.err); code != codes.Internal && code != codes.Unauthenticated || r.header != nil || r.trailer != nil {
+					t.Errorf("%s, %s with %d cookies: %v, header %q", what, method, len(cookies), r.err, r.header)
+				}
+				if strings.Contains(fmt.Sprint(r.err), "struct") {
+					t.Errorf("%s, %s: the client is told %v", what, method, r.err)
+				}
+			}
+		}
+		if store.Len() != 1 || !strings.Contains(log.String(), "a call gets no session") {
+			t.Errorf("%s: %d sessions; the log: %s", what, store.Len(), log.String())
+		}
 	}
 }
 

@@ -87,10 +87,15 @@ var (
 
 // CreateSession makes a session and stores it. Under a middleware of this
 // package and with a [LeaseStore], the call that ctx belongs to gets its first
-// lease. The session belongs to the [DefaultPrincipal] of ctx, if that has one.
-// Errors of a [layover.Store], such as [layover.ErrFull], are wrapped.
+// lease. The session belongs to the [DefaultPrincipal] of ctx, if that has one; if
+// that cannot be told, it is an error, and nobody gets a session that others would
+// share. Errors of a [layover.Store], such as [layover.ErrFull], are wrapped.
 func (m *StatefulServerSessionManager) CreateSession(ctx context.Context) (ServerSession, error) {
-	origin, who := layover.Origin{Source: sourceOf(ctx)}, authenticated(ctx)
+	who, err := authenticated(ctx)
+	if err != nil {
+		return nil, err
+	}
+	origin := layover.Origin{Source: sourceOf(ctx)}
 	if who != "" {
 		origin.Source = principalSource + who
 	}
@@ -177,7 +182,8 @@ func same(a, b ServerSession) bool {
 
 // GetSession returns the session of the context, else the first known one of
 // those that the client's cookies name and that belong to the [DefaultPrincipal]
-// of the context, else [ErrNoSession]. Under a middleware of this package and with
+// of the context, else [ErrNoSession]. If there are cookies and the principal cannot
+// be told, that is an error. Under a middleware of this package and with
 // a [LeaseStore], the call that ctx belongs to leases it. A failure of the store is
 // an error, never ErrNoSession.
 func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSession, error) {
@@ -185,11 +191,19 @@ func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSe
 	if s, err := GetSessionFromContext(ctx); err != ErrNoSession {
 		return s, err
 	}
-	for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
+	cookies := incomingCookies(ctx, StatefulSessionCookieName)
+	if len(cookies) == 0 {
+		return nil, ErrNoSession
+	}
+	who, err := authenticated(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range cookies {
 		if c.Value == "" || isDerived(c.Value) {
 			continue
 		}
-		s, err := m.find(ctx, c.Value)
+		s, err := m.find(ctx, c.Value, who)
 		if err != nil {
 			return nil, m.failed(err, c.Value)
 		}
@@ -200,10 +214,10 @@ func (m *StatefulServerSessionManager) GetSession(ctx context.Context) (ServerSe
 	return nil, ErrNoSession
 }
 
-// find returns the session with this ID, nil if there is none, and leases it for
+// find returns the session with this ID, nil if who has none, and leases it for
 // the call.
-func (m *StatefulServerSessionManager) find(ctx context.Context, id string) (ServerSession, error) {
-	by := owner{name: authenticated(ctx)}
+func (m *StatefulServerSessionManager) find(ctx context.Context, id, who string) (ServerSession, error) {
+	by := owner{name: who}
 	s, l, err := m.lookupOf(ctx, id, &by)
 	if isNotFound(err, id) {
 		return nil, nil
