@@ -4,6 +4,7 @@
 package session
 
 import (
+	"iter"
 	"net/textproto"
 	"strings"
 )
@@ -21,25 +22,47 @@ type candidates struct {
 func (c *candidates) scan(lines []string, name string) {
 	for _, line := range lines {
 		for line != "" && c.n < len(c.all) {
-			part := line
-			if end := strings.IndexByte(line, ';'); end >= 0 {
-				part, line = line[:end], line[end+1:]
-			} else {
-				line = ""
-			}
-			value, found := strings.CutPrefix(textproto.TrimString(part), name)
-			if !found {
-				continue
-			}
-			if value = textproto.TrimString(value); value != "" && value[0] != '=' {
-				continue // a longer name
-			}
-			if value, ok := cookieValue(strings.TrimPrefix(value, "=")); ok {
+			value, rest, ok := nextCookie(line, name)
+			if ok {
 				c.all[c.n] = value
 				c.n++
 			}
+			line = rest
 		}
 	}
+}
+
+// cookieValues yields what scan takes, however many there are.
+func cookieValues(lines []string, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, line := range lines {
+			for line != "" {
+				value, rest, ok := nextCookie(line, name)
+				if ok && !yield(value) {
+					return
+				}
+				line = rest
+			}
+		}
+	}
+}
+
+// nextCookie takes the first cookie off a line. It is ok if it has this name and
+// its value is valid.
+func nextCookie(line, name string) (value, rest string, ok bool) {
+	part := line
+	if end := strings.IndexByte(line, ';'); end >= 0 {
+		part, rest = line[:end], line[end+1:]
+	}
+	value, found := strings.CutPrefix(textproto.TrimString(part), name)
+	if !found {
+		return "", rest, false
+	}
+	if value = textproto.TrimString(value); value != "" && value[0] != '=' {
+		return "", rest, false // a longer name
+	}
+	value, ok = cookieValue(strings.TrimPrefix(value, "="))
+	return value, rest, ok
 }
 
 // values returns the values that were found, in order.

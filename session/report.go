@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,41 +59,107 @@ func contain(err *error) {
 
 // report logs an error of foreign code and returns what the client may know of
 // it. s is the call's session, if it has one.
-func (r *reporter) report(ctx context.Context, s ServerSession, what string, err error, attrs ...slog.Attr) (e *callError) {
-	text := "an error whose own methods panic"
+func (r *reporter) report(ctx context.Context, s ServerSession, what string, err error, attrs ...slog.Attr) *callError {
+	e := translate(err)
+	key := lineKey{level: slog.LevelError, code: e.code}
+	if n := r.count(key); n > 0 { // the text takes time, which a flood of errors must not
+		r.write(ctx, key, n, what, append(attrs, slog.String("error", r.scrub(ctx, s, err)))...)
+	}
+	return e
+}
+
+// translate is newCallError for errors whose own methods may panic.
+func translate(err error) (e *callError) {
 	defer func() {
 		if recover() != nil {
 			e = &callError{code: codes.Internal, text: noSession, reason: "SESSION_FAILED"}
 		}
-		r.log(ctx, slog.LevelError, e.code, what, append(attrs, slog.String("error", text))...)
 	}()
-	text = r.scrub(ctx, s, err)
 	return newCallError(harmless(err))
 }
 
+// What scrub looks at, lest a client has the server look for thousands of values
+// in a text that quotes megabytes.
+const (
+	maxText    = 64 << 10 // bytes
+	maxSecrets = 100
+)
+
 // scrub returns the error's text without the tokens of the call: foreign code
-// may quote them.
-func (r *reporter) scrub(ctx context.Context, s ServerSession, err error) string {
-	text := err.Error()
+// may quote them. What it does not look at is not in it.
+func (r *reporter) scrub(ctx context.Context, s ServerSession, err error) (text string) {
+	defer func() {
+		if recover() != nil {
+			text = "an error whose own methods panic"
+		}
+	}()
+	text = err.Error()
 	if e := (*callError)(nil); errors.As(err, &e) && e.cause != nil {
 		text += ": " + e.cause.Error()
 	}
+	all := r.secrets(ctx, s)
+	if len(all) > maxSecrets {
+		return fmt.Sprintf("withheld: the call has more than %d tokens and keys that could be in the error's text", maxSecrets)
+	}
+	if len(text) <= maxText {
+		return without(text, all)
+	}
+	text = without(text[:maxText], all)
+	end := len(text)
+	// At the end there may be a part of a secret, which was not found.
+	for _, secret := range all {
+		part := min(len(strconv.Quote(secret.value[:min(len(secret.value), maxText)])), len(text))
+		end = min(end, len(text)-part)
+	}
+	return text[:end] + "[cut]"
+}
+
+// secret is what must not be in the log, and what is there in its place.
+type secret struct{ value, by string }
+
+// without replaces secrets.
+func without(text string, all []secret) string {
+	for _, secret := range all {
+		if len(secret.value) <= len(text) {
+			text = withoutToken(text, secret.value, secret.by)
+		}
+	}
+	return text
+}
+
+// secrets returns the tokens and keys of the call and its session, the longest
+// ones first: one may be a part of another one. There may be maxSecrets and one.
+func (r *reporter) secrets(ctx context.Context, s ServerSession) (all []secret) {
+	known := make(map[secret]bool)
+	add := func(value, by string) bool {
+		if one := (secret{value, by}); len(value) >= minSecret && !known[one] {
+			known[one] = true
+			all = append(all, one)
+		}
+		return len(all) <= maxSecrets
+	}
+	defer func() {
+		slices.SortStableFunc(all, func(a, b secret) int { return len(b.value) - len(a.value) })
+	}()
+	if s != nil {
+		add(tokenOf(s), "[token]")
+	}
 	for _, name := range r.cookies {
-		for _, c := range cookiesNamed(ctx, name) {
-			text = withoutToken(text, c.Value, "[token]")
+		for value := range cookieValues(metadata.ValueFromIncomingContext(ctx, "cookie"), name) {
+			if !add(value, "[token]") {
+				return all
+			}
 		}
 	}
 	for _, name := range r.headers {
 		for _, v := range metadata.ValueFromIncomingContext(ctx, name) {
-			text = withoutToken(text, v, "[key]")
 			_, credential, _ := strings.Cut(v, " ") // of an authorization
-			text = withoutToken(text, credential, "[key]")
+			if !add(v, "[key]") || !add(credential, "[key]") {
+				return all
+			}
 		}
 	}
-	if s != nil {
-		text = withoutToken(text, tokenOf(s), "[token]")
-	}
-	return text
+	return all
 }
 
 func tokenOf(s ServerSession) (token string) {
@@ -115,12 +182,16 @@ const minSecret = 8 // bytes
 
 // log writes at most one line a second for each code.
 func (r *reporter) log(ctx context.Context, level slog.Level, code codes.Code, what string, attrs ...slog.Attr) {
-	n := r.count(lineKey{level, code})
-	if n == 0 {
-		return
+	key := lineKey{level: level, code: code}
+	if n := r.count(key); n > 0 {
+		r.write(ctx, key, n, what, attrs...)
 	}
+}
+
+// write writes a line that stands for n occurrences.
+func (r *reporter) write(ctx context.Context, key lineKey, n int, what string, attrs ...slog.Attr) {
 	defer func() { _ = recover() }() // a log handler is foreign code, too
-	r.logger.LogAttrs(ctx, level, what, append([]slog.Attr{slog.String("code", code.String()), slog.Int("calls", n)}, attrs...)...)
+	r.logger.LogAttrs(ctx, key.level, what, append([]slog.Attr{slog.String("code", key.code.String()), slog.Int("calls", n)}, attrs...)...)
 }
 
 // count returns for how many occurrences a line now stands, zero if one was
