@@ -138,7 +138,7 @@ func (m *interceptors) createInstead(h *handle, by *named, b birth) (l *held, er
 			return nil, err
 		}
 		if err := confirm(l.other); err != nil {
-			return nil, errors.Join(err, m.remove(l.session), l.release())
+			return nil, m.own.failed(errors.Join(err, m.remove(l.session), l.release()), by.id) // which may be in its text
 		}
 		m.tellings.forget(m.fingerprint(by.id))
 		return l, nil

@@ -6,6 +6,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -264,6 +265,34 @@ func TestTheEndOfAPrincipalsSessionIsTold(t *testing.T) {
 		}
 	})
 }
+
+// The ID of a principal's session, which a foreign lease that fails may quote, is in
+// no log and no error.
+func TestTheIDOfAPrincipalIsNotInTheLog(t *testing.T) {
+	var log logBuffer
+	var id string
+	fails := func(s session.ServerSession) *confirmPanics {
+		id = s.Token()
+		return &confirmPanics{&fakeLease{session: s}}
+	}
+	for what, store := range map[string]*fakeLeaseStore{
+		"a new one": {add: func(s session.ServerSession) (session.SessionLease, error) { return fails(s), nil }},
+		"a known one": {acquire: func(id string) (session.SessionLease, error) {
+			s, err := session.NewSessionFactory(func() string { return id }).CreateSession()
+			return fails(s), err
+		}},
+	} {
+		c := serveEdge(t, edge(store, session.WithCarriers(session.ByPrincipal(who)), session.WithLogger(log.logger())), nil).client()
+		r := c.do(with(setOption("schema", "prod"), "x-user", "alice"))
+		if text := log.String() + fmt.Sprint(r.err); id == "" || strings.Contains(text, id) || !strings.Contains(text, "not connected") || status.Code(r.err) != codes.Unavailable {
+			t.Errorf("%s: %v; the log: %s", what, r.err, text)
+		}
+	}
+}
+
+type confirmPanics struct{ *fakeLease }
+
+func (l *confirmPanics) Confirm() { panic("not connected: " + l.session.Token()) }
 
 // A login handler begins a session by itself, in a handshake or in any call, and
 // a logout handler ends it.
