@@ -12,11 +12,12 @@ import (
 
 // newCookie returns the cookie by which the client finds a new session; empty: it
 // needs none, or not yet.
-func (h *handle) newCookie(l *held) string {
+func (h *handle) newCookie(l *held) (line string, err error) {
+	defer contain(&err)
 	if h.isBrief() || h.m.own == nil || !l.cookie { // other managers' may change until the header leaves
-		return ""
+		return "", nil
 	}
-	return (&http.Cookie{Name: h.m.cookie, Value: l.session.Token()}).String()
+	return (&http.Cookie{Name: h.m.cookie, Value: l.session.Token()}).String(), nil
 }
 
 // deletionOf returns the cookie that has clients drop the one of this name.

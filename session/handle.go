@@ -392,7 +392,10 @@ func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerS
 	if err != nil {
 		return nil, harmless(err)
 	}
-	line := h.newCookie(l)
+	line, err := h.newCookie(l)
+	if err != nil { // a session whose client cannot find it
+		return nil, errors.Join(err, h.m.remove(l.session), l.release())
+	}
 	if line != "" {
 		h.m.warnOfPlaintext(h.base)
 	}

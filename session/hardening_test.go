@@ -119,6 +119,49 @@ func TestAPanicInClosedLeaksNoLease(t *testing.T) {
 	}
 }
 
+// A panic in a session's Token, whenever it comes, is an error of the call, and
+// leaks neither a lease nor a place.
+func TestAPanicInTokenLeaksNothing(t *testing.T) {
+	begins := func(ctx context.Context, _ any) (any, error) { return session.Begin(ctx) }
+	looks := func(context.Context, any) (any, error) { return nil, nil }
+	for what, c := range map[string]struct {
+		handler grpc.UnaryHandler
+		left    int // places of a call that fails: a login that is refused leaves the session before it
+	}{"looks": {looks, 0}, "begins": {begins, 1}} {
+		for at := range 16 {
+			store := newStore(t)
+			n := 0
+			m := session.NewStatefulServerSessionManager(session.WithStore(store), session.WithFactory(fakeFactory(func() (session.ServerSession, error) {
+				n++
+				return &tokenPanics{userSession: &userSession{id: fmt.Sprint("user-", n)}, left: at}, nil
+			})))
+			mw := session.NewServerMiddleware(m, session.WithLogger(nil))
+			_, err := mw.Unary(t.Context(), nil, getFlightInfo, c.handler)
+			if places := store.Len(); err != nil && places > c.left {
+				t.Errorf("%s, a panic after %d calls of Token: %d places, %v", what, at, places, err)
+			}
+			for info := range store.All() {
+				if info.Leases != 0 {
+					t.Errorf("%s, a panic after %d calls of Token: %d leases", what, at, info.Leases)
+				}
+			}
+		}
+	}
+}
+
+// tokenPanics panics in Token once, after so many calls.
+type tokenPanics struct {
+	*userSession
+	left int
+}
+
+func (s *tokenPanics) Token() string {
+	if s.left--; s.left == -1 {
+		panic("no token today")
+	}
+	return s.id
+}
+
 // A session that ended by itself under a call, and is then closed by it, has no
 // cookie to be deleted: its client may have a newer one.
 func TestClosingASessionThatHasEndedDeletesNoNewerCookie(t *testing.T) {
