@@ -264,9 +264,12 @@ type SecurityEvent struct {
 // alarm reports a security event: to the owner's function and to the log.
 func (m *interceptors) alarm(ctx context.Context, e SecurityEvent) {
 	e.Count, e.Host = m.alarms[e.Kind].Add(1), sourceOf(ctx)
-	m.reporter.log(ctx, slog.LevelWarn, codes.PermissionDenied, "layover: security: "+e.Kind.String(),
-		slog.String("session", e.Session.String()), slog.String("owner", e.Owner), slog.String("caller", e.Caller),
-		slog.String("host", e.Host), slog.Uint64("total", e.Count))
+	key := lineKey{slog.LevelWarn, codes.PermissionDenied, e.Kind} // a flood of one kind must not hide another one
+	if n := m.reporter.count(key); n > 0 {
+		m.reporter.write(ctx, key, n, "layover: security: "+e.Kind.String(),
+			slog.String("session", e.Session.String()), slog.String("owner", e.Owner), slog.String("caller", e.Caller),
+			slog.String("host", e.Host), slog.Uint64("total", e.Count))
+	}
 	if m.config.alarm == nil {
 		return
 	}

@@ -364,6 +364,32 @@ func TestAnOrderThatHidesThePrincipalIsNamed(t *testing.T) {
 	}
 }
 
+// A flood of one kind of security event leaves the log its lines of another one.
+func TestForeignTokensHideNoHiddenPrincipal(t *testing.T) {
+	var log logBuffer
+	both := func(ctx context.Context) (session.Principal, error) { // a header's, else whom arrow-go has authenticated
+		p, err := who(ctx)
+		if name, ok := flight.AuthFromContext(ctx).(string); ok && p.Name == "" {
+			p.Name = name
+		}
+		return p, err
+	}
+	middleware := chained(edge(newStore(t), session.WithPrincipal(both), session.WithLogger(log.logger())), authenticating(func(bearer string) any { return bearer }))
+	c := serveEdge(t, middleware, nil).client()
+	cookie := c.must(with(bearer(setOption("schema", "prod"), "x"), "x-user", "alice")).cookie(t)
+	for range 10 {
+		c.must(with(bearer(info(""), "x"), "x-user", "bob"), cookie)
+	}
+	if r := c.do(bearer(info(""), "carol")); r.err == nil {
+		t.Error("carol's call was not refused")
+	}
+	for _, kind := range []string{"foreign token", "principal hidden"} {
+		if n := strings.Count(log.String(), kind); n < 1 || n > 5 { // one a second
+			t.Errorf("%d lines of a %s: %s", n, kind, log.String())
+		}
+	}
+}
+
 // A login handler binds its session to whom it has authenticated, also where the
 // session is found by cookie: nobody else can use it.
 func TestBeginBindsTheSessionToThePrincipal(t *testing.T) {

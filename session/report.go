@@ -23,7 +23,7 @@ import (
 )
 
 // reporter tells the operator what is kept from the client, at most one line a
-// second for each level and gRPC code. It is safe for concurrent use.
+// second for each level, gRPC code and kind of security event. It is safe for concurrent use.
 type reporter struct {
 	logger  *slog.Logger
 	cookies []string // names of the cookies whose values are secret
@@ -37,6 +37,7 @@ type reporter struct {
 type lineKey struct {
 	level slog.Level
 	code  codes.Code
+	kind  SecurityEventKind // zero: none
 }
 
 type logLine struct {
