@@ -61,8 +61,9 @@ func (p Principal) MarshalText() ([]byte, error) {
 // belongs to. It reads what an interceptor outside of this one has put into ctx,
 // such as [flight.AuthFromContext]; what it reads from metadata it must verify
 // itself. An error refuses the call: with its gRPC status if it has one, else
-// with UNAUTHENTICATED and a text of ours. It is called on every Flight call, on
-// several goroutines.
+// with UNAUTHENTICATED and a text of ours. It is called on every Flight call, and
+// with the context of the handler whenever that asks for its session, on several
+// goroutines.
 type PrincipalFunc func(ctx context.Context) (Principal, error)
 
 // Cookie carries tokens in a cookie (RFC 6265): the server makes up a token and
@@ -150,6 +151,7 @@ func checkCarriers(all []Carrier) error {
 type named struct {
 	id  string
 	who Principal
+	ask PrincipalFunc // that named it; nil: Begin did
 }
 
 // errCarriers says that a call names several sessions.
@@ -178,7 +180,9 @@ func (m *interceptors) name(ctx context.Context) (*named, error) {
 			}
 			continue
 		}
-		return m.nameOf(c.kind, who, key), nil
+		by := m.nameOf(c.kind, who, key)
+		by.ask = c.who
+		return by, nil
 	}
 	return nil, nil
 }
@@ -186,9 +190,9 @@ func (m *interceptors) name(ctx context.Context) (*named, error) {
 // nameOf returns the session of a principal.
 func (m *interceptors) nameOf(kind carrierKind, who Principal, header string) *named {
 	if kind == headerCarrier {
-		return &named{m.mint.derive("header", who.Name, header), who}
+		return &named{id: m.mint.derive("header", who.Name, header), who: who}
 	}
-	return &named{m.mint.derive("principal", who.Name, who.Key), who}
+	return &named{id: m.mint.derive("principal", who.Name, who.Key), who: who}
 }
 
 // key returns the key that the client chose.

@@ -32,7 +32,6 @@ type handle struct {
 	ended   bool        // the call has
 	runs    bool        // the handler does, or it has not returned but panicked
 	replied bool        // the header of a stream leaves; set under the mutex
-	seen    bool        // who calls is known to this interceptor; set before the handler starts
 
 	first held // here, so that it needs no memory of its own
 }

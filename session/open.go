@@ -112,7 +112,6 @@ func (h *handle) openCookie(ctx context.Context, named, greets bool) (sent bool,
 	if err != nil {
 		return true, err
 	}
-	h.seen = who.Name != ""
 	for _, token := range c.values() {
 		if token == "" || isDerived(token) {
 			continue

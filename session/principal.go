@@ -13,8 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
+	"sync"
 	"unicode/utf8"
+	"weak"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
@@ -77,7 +80,24 @@ func certified(ctx context.Context) string {
 	if !ok || len(tls.State.VerifiedChains) == 0 || len(tls.State.VerifiedChains[0]) == 0 {
 		return ""
 	}
-	return nameIn(tls.State.VerifiedChains[0][0])
+	return nameOfCertificate(tls.State.VerifiedChains[0][0])
+}
+
+// certificateNames are the names of the certificates that there are: every call of
+// a connection asks for the same one several times.
+var certificateNames sync.Map // weak pointers to strings
+
+// nameOfCertificate is nameIn, at once for a certificate that it knows.
+func nameOfCertificate(leaf *x509.Certificate) string {
+	key := weak.Make(leaf)
+	if name, ok := certificateNames.Load(key); ok {
+		return name.(string)
+	}
+	name := nameIn(leaf)
+	if _, known := certificateNames.LoadOrStore(key, name); !known {
+		runtime.AddCleanup(leaf, func(key weak.Pointer[x509.Certificate]) { certificateNames.Delete(key) }, key)
+	}
+	return name
 }
 
 // nameIn returns the name of a certificate. Each kind has a prefix of its own, lest
@@ -227,9 +247,10 @@ const (
 	// as far as that is remembered. It was treated like a token that never was. The
 	// token may be stolen, or planted.
 	ForeignToken SecurityEventKind = iota + 1
-	// PrincipalHidden: a handler knows who calls, but the session interceptor did
-	// not: the one that authenticates comes after it, where it must come before.
-	// The call got no session.
+	// PrincipalHidden: a handler knows who calls, but the session interceptor knew
+	// nobody, or somebody else, such as a gateway by its certificate: the one that
+	// authenticates comes after it, where it must come before. The call got no
+	// session.
 	PrincipalHidden
 )
 
@@ -282,19 +303,26 @@ var errHidden = &callError{code: codes.Internal, reason: "SESSION_PRINCIPAL_HIDD
 	text: "the server looks for sessions before it authenticates; its owner must put authentication first"}
 
 // hidden returns errHidden if the handler's context names a principal, and that
-// of the interceptor did not.
+// of the interceptor named nobody or somebody else, such as a gateway: all whom it
+// takes for that one would share their sessions.
 func (h *handle) hidden(ctx context.Context) error {
-	if h.m.own == nil || h.seen || h.principal() != nil {
+	if h.m.own == nil {
 		return nil
 	}
-	who := h.m.config.principal
-	if outside, known := who.name(h.base); !known || outside != "" {
+	who, by := h.m.config.principal, h.principal()
+	if by != nil {
+		who = by.ask
+	}
+	inside, known := who.name(ctx)
+	if !known || inside == "" || by != nil && by.who.Name == inside {
 		return nil
 	}
-	name, _ := who.name(ctx)
-	if name == "" {
+	if l := h.live.Load(); by == nil && l != nil && l.owner() == inside {
+		return nil // the session is whose it must be
+	}
+	if outside, known := who.name(h.base); !known || outside == inside {
 		return nil
 	}
-	h.m.alarm(h.base, SecurityEvent{Kind: PrincipalHidden, Caller: name})
+	h.m.alarm(h.base, SecurityEvent{Kind: PrincipalHidden, Caller: inside})
 	return errHidden
 }

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -362,6 +363,98 @@ func TestAnOrderThatHidesThePrincipalIsNamed(t *testing.T) {
 	if !strings.Contains(log.String(), "principal hidden") || store.Len() != 0 {
 		t.Errorf("%d sessions; the log: %s", store.Len(), log.String())
 	}
+}
+
+// So does a gateway in front of all callers, for whom the interceptor takes them when
+// it cannot see who is behind it, by whatever carrier: they share nothing.
+func TestCallersBehindAGatewayAreNotTheGateway(t *testing.T) {
+	gateway := func(ctx context.Context) (session.Principal, error) { // as DefaultPrincipal over mutual TLS
+		if name, ok := flight.AuthFromContext(ctx).(string); ok {
+			return session.Principal{Name: name}, nil
+		}
+		return session.Principal{Name: "gateway"}, nil
+	}
+	authentication := authenticating(func(bearer string) any { return bearer })
+	for name, opt := range map[string]session.MiddlewareOption{
+		"by cookie":    session.WithPrincipal(gateway),
+		"by principal": session.WithCarriers(session.ByPrincipal(gateway)),
+	} {
+		var seen alarms
+		store := newStore(t)
+		ours := edge(store, opt, session.WithSecurityEvents(seen.tell))
+		c := serveEdge(t, chained(ours, authentication), nil).client()
+		for _, f := range []call{setOption("schema", "x"), info(""), getOptions(nil)} {
+			if r := c.do(bearer(f, "alice")); status.Code(r.err) != codes.Internal || !strings.Contains(r.err.Error(), "put authentication first") {
+				t.Errorf("%s: %v", name, r.err)
+			}
+		}
+		if events := seen.take(); len(events) != 3 || events[0].Kind != session.PrincipalHidden || events[0].Caller != "alice" || store.Len() != 0 {
+			t.Errorf("%s: %d sessions, events %+v", name, store.Len(), events)
+		}
+		c = serveEdge(t, chained(authentication, ours), nil).client() // as it must be
+		r := c.must(bearer(setOption("schema", "prod"), "alice"))
+		var cookies []string
+		if name == "by cookie" {
+			cookies = append(cookies, r.cookie(t))
+		}
+		for user, want := range map[string]int{"alice": 1, "gateway": 0} {
+			var got map[string]*flight.SessionOptionValue
+			if c.do(bearer(getOptions(&got), user), cookies...); len(got) != want {
+				t.Errorf("%s: %s has %v", name, user, got)
+			}
+		}
+		for _, e := range seen.take() {
+			if e.Kind == session.PrincipalHidden {
+				t.Errorf("%s: in the right order: %+v", name, e)
+			}
+		}
+	}
+}
+
+// A login handler that knows whom it has authenticated hides nobody: the session
+// that it has renewed is that one's.
+func TestALoginThatRenewsHidesNobody(t *testing.T) {
+	type authenticated struct{}
+	known := func(ctx context.Context) (session.Principal, error) {
+		name, _ := ctx.Value(authenticated{}).(string)
+		return session.Principal{Name: name}, nil
+	}
+	var seen alarms
+	c := serveEdge(t, edge(newStore(t), session.WithPrincipal(known), session.WithSecurityEvents(seen.tell)), &sqlServer{statements: map[string]statement{
+		"login": func(ctx context.Context, _ session.ServerSession) error {
+			if err := session.Renew(ctx, session.Principal{Name: "alice"}); err != nil {
+				return err
+			}
+			return session.SetOption(context.WithValue(ctx, authenticated{}, "alice"), "schema", text("hers"))
+		}}}).client()
+	cookie := c.must(setOption("schema", "prod")).cookie(t)
+	c.must(info("login"), cookie)
+	if events := seen.take(); events != nil {
+		t.Errorf("%+v", events)
+	}
+}
+
+// The name of a certificate is remembered no longer than there is the certificate.
+func TestNamesOfCertificatesAreNotKept(t *testing.T) {
+	gone := make(chan struct{})
+	func() {
+		leaf := &x509.Certificate{RawSubject: subject(t, rdn("CN", strings.Repeat("alice", 1000)))}
+		for range 2 {
+			if name := principalIn(t, leaf); !strings.HasPrefix(name, "x509 subject CN=alice") {
+				t.Error(name)
+			}
+		}
+		runtime.AddCleanup(leaf, func(gone chan struct{}) { close(gone) }, gone)
+	}()
+	for range 1000 {
+		runtime.GC()
+		select {
+		case <-gone:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+	t.Error("the certificate is still there")
 }
 
 // A flood of one kind of security event leaves the log its lines of another one.
