@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -20,6 +21,7 @@ type guest struct {
 	id               string
 	conn             *conn
 	leases           []*Lease[*conn]
+	inherited        int // of the leases: those taken under earlier IDs, which count as one
 	created, used    time.Time
 	bornWithEnd      bool
 	end              time.Time // of its own; zero: none
@@ -33,6 +35,12 @@ type guest struct {
 }
 
 func (g *guest) busy() bool { return len(g.leases) > 0 }
+
+// taken is how many leases are counted.
+func (g *guest) taken() int { return len(g.leases) - max(0, g.inherited-1) }
+
+// lease picks one of them, which is there.
+func (g *guest) lease(x step) int { return x.n / 3 % len(g.leases) }
 
 // step is one thing that happens to a store. Which of its fields matter depends
 // on what it does.
@@ -125,6 +133,7 @@ var (
 		return step{
 			do: rapid.SampledFrom([]string{
 				"add", "add", "add", "put", "put", "acquire", "release", "release", "touch", "confirm", "confirm", "hold", "remove", "kill", "resize", "move end",
+				"rename", "rename", "drain",
 				"pass", "pass to a deadline", "set max", "set whenFull", "set timeouts", "set limits",
 			}).Draw(t, "do"),
 			id:       someID.Draw(t, "id"),
@@ -160,6 +169,7 @@ type model struct {
 	limits
 	max      int
 	whenFull WhenFull
+	draining bool
 }
 
 // mismatch is what a model panics with.
@@ -273,6 +283,13 @@ func (m *model) do(x step) {
 		m.resize(x)
 	case "move end":
 		m.moveEnd(x)
+	case "rename":
+		m.rename(x)
+	case "drain":
+		if x.n > 9000 { // seldom: it cannot be undone
+			m.store.Drain()
+			m.draining = true
+		}
 	}
 }
 
@@ -541,14 +558,16 @@ func (m *model) missing() (missing []*guest) {
 	return missing
 }
 
+// hopeless reports whether there is no room for the newcomer x, whoever leaves.
+func (m *model) hopeless(x step) bool {
+	return m.bytes > 0 && x.size > m.bytes || m.excessPlaces() || x.size > 0 && m.excessBytes()
+}
+
 // madeInQuota reports whether there is room in the quota of the source that x
-// names, or none in the store, whoever leaves, for which nobody does. If not, it
-// checks the error. It finds out who left for it, who may have done so in vain.
+// names. If not, it checks the error. It finds out who left for it, who may have
+// done so in vain.
 func (m *model) madeInQuota(x step, err error) bool {
 	if x.quota == 0 || m.taken(x.source) < x.quota {
-		return true
-	}
-	if m.bytes > 0 && x.size > m.bytes || m.excessPlaces() || x.size > 0 && m.excessBytes() {
 		return true
 	}
 	need, own := m.taken(x.source)-x.quota+1, m.ownVictims(x)
@@ -675,11 +694,13 @@ func (m *model) add(x step) {
 	switch {
 	case x.invalid():
 		m.wantErr(err, ErrInvalid)
+	case m.draining:
+		m.wantErr(err, ErrDraining)
 	case old != nil:
 		m.wantErr(err, ErrExists)
 	case !mayUse:
 		m.wantErr(err, ErrLeaseLimit)
-	case m.madeInQuota(x, err):
+	case m.hopeless(x) || m.madeInQuota(x, err): // nobody leaves for a quota in vain
 		m.made(m.room(x.source, 1, x.size), err)
 		if err == nil {
 			m.insert(x, c, &l)
@@ -696,6 +717,10 @@ func (m *model) put(x step) {
 	}
 	if x.invalid() {
 		m.wantErr(m.store.Put(x.id, new(conn), x.origin()), ErrInvalid)
+		return
+	}
+	if m.draining {
+		m.wantErr(m.store.Put(x.id, new(conn), x.origin()), ErrDraining)
 		return
 	}
 	sessions, size := 1, x.size
@@ -731,7 +756,7 @@ func (m *model) resize(x step) {
 	}
 	closed := g.closed
 	r := m.room(g.source, 0, x.size-g.size)
-	err := g.leases[0].SetSize(x.size)
+	err := g.leases[g.lease(x)].SetSize(x.size)
 	m.tried(err)
 	if closed {
 		m.wantErr(err, nil)
@@ -749,7 +774,7 @@ func (m *model) moveEnd(x step) {
 		return
 	}
 	can := g.bornWithEnd && g.ended == 0
-	if did := g.leases[0].SetExpires(x.ends()); did != can {
+	if did := g.leases[g.lease(x)].SetExpires(x.ends()); did != can {
 		m.failf("session %s: its end was moved: %v", g.id, did)
 	}
 	if !can {
@@ -758,6 +783,59 @@ func (m *model) moveEnd(x step) {
 	if g.end = x.ends(); x.end < 0 {
 		m.ends(g, ReasonLifetime, time.Now())
 	}
+}
+
+// rename gives a session another ID, perhaps by a lease that was taken under an
+// earlier one. It needs no place, and x's size and what it holds do not matter.
+func (m *model) rename(x step) {
+	g := m.someBusy(x)
+	if g == nil {
+		return
+	}
+	err := g.leases[g.lease(x)].Rename(x.id, x.origin())
+	m.tried(err)
+	switch {
+	case x.invalid():
+		m.wantErr(err, ErrInvalid)
+	case g.ended != 0:
+		var nf *NotFoundError
+		if !errors.As(err, &nf) || nf.Reason != g.ended {
+			m.failf("session %s (%v) is renamed: %v", g.id, g.ended, err)
+		}
+		if left := m.missing(); len(left) > 0 {
+			m.failf("%d left in vain", len(left))
+		}
+	case m.live(x.id) != nil:
+		m.wantErr(err, ErrExists)
+	default:
+		if err == nil {
+			g.ended = ReasonRenamed // so it is not missing
+		}
+		if x.source == g.source || m.madeInQuota(x, err) {
+			m.wantErr(err, nil)
+			m.inherit(g, x)
+		}
+	}
+}
+
+// inherit has g live on under another ID. The lifetime's random part is that of
+// the ID, so it may end at once.
+func (m *model) inherit(g *guest, x step) {
+	e := m.store.index.find(x.id)
+	if e == nil || e.value != g.conn {
+		m.failf("session %s was not stored as %s", g.id, x.id)
+	}
+	heir := *g
+	heir.id, heir.source, heir.jitter, heir.inherited, heir.ended = x.id, x.source, e.jitter(), len(g.leases), 0
+	if x.end != 0 {
+		heir.bornWithEnd, heir.end = true, x.ends()
+	}
+	g.leases = nil
+	m.ends(g, ReasonRenamed, time.Now())
+	g.closed = false
+	m.guests = append(m.guests, &heir)
+	m.touched(&heir)
+	m.expire()
 }
 
 func (m *model) insert(x step, c *conn, leases ...*Lease[*conn]) {
@@ -789,7 +867,7 @@ func (m *model) touched(g *guest) {
 
 func (m *model) acquire(x step) {
 	g := m.live(x.id)
-	limited := g != nil && (m.leases > 0 && len(g.leases) >= m.leases || !g.busy() && !m.mayUse(g.source))
+	limited := g != nil && (m.leases > 0 && g.taken() >= m.leases || !g.busy() && !m.mayUse(g.source))
 	l, err := m.store.Acquire(x.id)
 	m.tried(err)
 	if limited {
@@ -820,8 +898,11 @@ func (m *model) release(x step) {
 		return
 	}
 	exceeded := m.excessPlaces() || m.excessBytes()
-	l := g.leases[0]
-	g.leases = g.leases[1:]
+	i := g.lease(x)
+	l := g.leases[i]
+	if g.leases = slices.Delete(g.leases, i, i+1); i < g.inherited {
+		g.inherited--
+	}
 	l.Release()
 	l.Release()
 	if g.ended == 0 && m.store.index.find(g.id) != nil {
@@ -854,7 +935,7 @@ func (m *model) confirm(x step) {
 			g.confirmed = true
 		}
 	} else if g := m.someBusy(x); g != nil {
-		g.leases[0].Confirm()
+		g.leases[g.lease(x)].Confirm()
 		g.confirmed = g.confirmed || g.ended == 0
 	}
 }
@@ -866,7 +947,7 @@ func (m *model) hold(x step) {
 			g.holds = true
 		}
 	} else if g := m.someBusy(x); g != nil {
-		g.leases[0].Hold()
+		g.leases[g.lease(x)].Hold()
 		g.holds = g.holds || !g.closed // a retired one is remembered so
 	}
 }
@@ -967,13 +1048,11 @@ func (m *model) check() {
 	m.checkAll()
 	synctest.Wait()
 	for _, g := range m.guests {
-		if n := int(g.conn.closed.Load()); n > 1 || (n == 1) != g.closed {
+		if n := int(g.conn.closed.Load()); g.ended != ReasonRenamed && (n > 1 || (n == 1) != g.closed) {
 			m.failf("session %s (%v): closed %d times, want %v", g.id, g.ended, n, g.closed)
 		}
 		for _, l := range g.leases {
-			if ended := l.Context().Err() != nil; l.Session() != g.conn || ended != (g.ended != 0 && g.closed) {
-				m.failf("session %s (%v): a lease is lost, or its context not right: %v", g.id, g.ended, ended)
-			}
+			m.checkLease(g, l)
 		}
 	}
 	if err := m.store.Check(); err != nil {
@@ -984,6 +1063,20 @@ func (m *model) check() {
 	want.Peak = got.Peak
 	if got != want {
 		m.failf("\n got %+v\nwant %+v", got, want)
+	}
+}
+
+func (m *model) checkLease(g *guest, l *Lease[*conn]) {
+	f := m.store.Fingerprint(g.id)
+	if l.Session() != g.conn || l.Fingerprint() != f || l.Source() != g.source || l.Size() != g.size {
+		m.failf("session %s (%v): a lease is lost, or of %s of %s, %d bytes", g.id, g.ended, l.Fingerprint(), l.Source(), l.Size())
+	}
+	var want error // of the context
+	if g.closed {
+		want = &EndedError{f, g.ended}
+	}
+	if got := context.Cause(l.Context()); !reflect.DeepEqual(got, want) {
+		m.failf("session %s (%v): its context ended for %v, want %v", g.id, g.ended, got, want)
 	}
 }
 
@@ -1080,12 +1173,12 @@ func (m *model) checkAll() {
 	n := 0
 	for in, c := range m.store.All() {
 		n++
-		g := m.guests[slices.IndexFunc(m.guests, func(g *guest) bool { return g.conn == c })]
+		g := m.guests[slices.IndexFunc(m.guests, func(g *guest) bool { return g.conn == c && g.ended != ReasonRenamed })]
 		at, _, ok := m.deadline(g)
 		if !ok {
 			at = time.Time{}
 		}
-		if g.ended != 0 || in.Leases != len(g.leases) || in.Confirmed != g.confirmed || in.Holds != g.holds || in.Fingerprint != m.store.Fingerprint(g.id) || in.Source != g.source ||
+		if g.ended != 0 || in.Leases != g.taken() || in.Confirmed != g.confirmed || in.Holds != g.holds || in.Fingerprint != m.store.Fingerprint(g.id) || in.Source != g.source ||
 			!about(in.Created, g.created) || in.LastUsed.Sub(g.used) > 0 || !in.Expires.Equal(at) {
 			m.failf("session %s: All tells %+v, want %+v", g.id, in, *g)
 		}
@@ -1099,6 +1192,7 @@ func (m *model) checkAll() {
 func (m *model) end() {
 	m.leave()
 	stories := make(map[Fingerprint]EventKind)
+	var created uint64
 	var told Ends
 	for _, e := range m.events.all() {
 		before := stories[e.Fingerprint]
@@ -1107,19 +1201,23 @@ func (m *model) end() {
 			m.failf("%v after %v", e, before)
 		}
 		stories[e.Fingerprint] = e.Kind
-		if e.Kind == EventEnded {
+		switch e.Kind {
+		case EventCreated:
+			created++
+		case EventEnded:
 			told[e.Reason]++
 		}
 	}
-	if ended := m.store.Stats().Ended; told != ended {
-		m.failf("ends are told as %v, counted as %v", told, ended)
+	st, n := m.store.Stats(), uint64(len(m.guests))
+	if told != st.Ended || created != st.Created {
+		m.failf("%d are told to be created, to have ended %v: %+v", created, told, st)
 	}
 	for _, g := range m.guests {
 		if n := g.conn.closed.Load(); n != 1 {
 			m.failf("session %s: closed %d times", g.id, n)
 		}
 	}
-	if st, n := m.store.Stats(), uint64(len(m.guests)); st.Created != n || st.Ended.Total() != n || st.Closed != n || st.Live+st.Retired+st.Closing != 0 {
+	if st.Created != n || st.Ended.Total() != n || st.Closed != n-st.Ended[ReasonRenamed] || st.Live+st.Retired+st.Closing != 0 {
 		m.failf("after the end: %+v", st)
 	}
 }
