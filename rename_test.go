@@ -6,7 +6,9 @@ package layover
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -231,4 +233,145 @@ func TestRenamingUnderConcurrency(t *testing.T) {
 		t.Errorf("%d made, %+v", len(made), st)
 	}
 	must(t, s.Check())
+}
+
+// Nobody makes room for a session that has ended: it cannot be renamed.
+func TestNobodyLeavesForASessionThatHasEnded(t *testing.T) {
+	s := open(t)
+	l, err := s.Add("alice's", new(conn), ofAlice(1, true))
+	must(t, err)
+	l.Release()
+	l, err = s.Add("anonymous", new(conn), Origin{Source: "host"})
+	must(t, err)
+	must(t, s.Remove("anonymous"))
+	wantErr(t, l.Rename("also alice's", ofAlice(1, true)), ErrNotFound)
+	wantErr(t, l.Rename("also alice's", ofAlice(1, false)), ErrNotFound)
+	wantLive(t, s, "alice's")
+	if n := s.Stats().Refused; n != 0 {
+		t.Errorf("%d were refused for want of room", n)
+	}
+	l.Release()
+}
+
+// A quota holds for who is renamed also when nobody would be let in.
+func TestTheQuotaHoldsForARenamedSession(t *testing.T) {
+	for name, x := range map[string]struct {
+		origin Origin
+		opts   []Option
+	}{
+		"size that does not matter":   {Origin{Source: "alice", Quota: 1, Size: 1000}, []Option{WithMaxBytes(100)}},
+		"store above its new maximum": {ofAlice(1, false), []Option{WithMaxSessions(1)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			for _, id := range []string{"alice's", "anonymous"} {
+				l, err := s.Add(id, new(conn), Origin{Source: strings.TrimSuffix(id, "'s")})
+				must(t, err)
+				defer l.Release()
+			}
+			must(t, s.Reconfigure(x.opts...))
+			l := acquire(t, s, "anonymous")
+			defer l.Release()
+			wantFull(t, l.Rename("also alice's", x.origin), FullError{Max: 1, Own: 1, Lacking: LackingQuota})
+			wantLive(t, s, "alice's", "anonymous")
+		})
+	}
+}
+
+// Who has looked for a session before it was renamed, and comes to end it after
+// that, leaves it alone.
+func TestARenamedSessionIsNotEndedUnderItsOldID(t *testing.T) {
+	for name, end := range map[string]func(*Store[*conn], *entry[*conn]) bool{
+		"Kill": func(s *Store[*conn], e *entry[*conn]) bool { return s.kill(e, ReasonKilled) },
+		"a lookup past its own end": func(s *Store[*conn], e *entry[*conn]) bool {
+			s.expire(s.config.Load(), e, e.load(), ReasonLifetime)
+			return false
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := open(t, WithMaxSessions(4), WithSourceShare(0.25), WithMaxLeaseAge(time.Hour))
+				c := new(conn)
+				l, err := s.Add("old", c, Origin{Source: "host", Expires: time.Now().Add(time.Minute)})
+				must(t, err)
+				pass(time.Minute - 1)
+				e := s.index.find("old")
+				must(t, l.Rename("new", Origin{Source: "host", Expires: time.Now().Add(100 * time.Hour)}))
+				if end(s, e) {
+					t.Error("says that it was ended")
+				}
+				must(t, s.Check())
+				l.Release()
+				heir := s.index.find("new")
+				if leases, busy := heir.load().leases(), heir.source.busy.Load(); leases != 0 || busy != 0 {
+					t.Errorf("%d leases are left, its source counts %d in use", leases, busy)
+				}
+				must(t, s.Remove("new"))
+				if synctest.Wait(); !c.isClosed(t) {
+					t.Error("was not closed after its end")
+				}
+			})
+		})
+	}
+}
+
+// A context that is asked for late, when its lease was released already, does
+// not end that of the session, which lives on.
+func TestTheContextOfARenamedSessionStays(t *testing.T) {
+	s := open(t)
+	_, first := addLeased(t, s, "old")
+	must(t, first.Rename("new", Origin{}))
+	second := acquire(t, s, "new")
+	ctx := second.Context()
+	old := first.entry
+	first.Release()
+	s.context(old) // what first.Context does that has looked at it before
+	if ctx.Err() != nil {
+		t.Error("the context of a live session was canceled")
+	}
+	must(t, s.Remove("new"))
+	second.Release()
+	if s.context(old).Err() == nil {
+		t.Error("the context of a closed session was not canceled")
+	}
+}
+
+// Who holds a lease for too long is told, also if it was taken under an earlier ID.
+func TestLeasesOnOldIDsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newLines()
+		s := open(t, WithIdleTimeout(10*time.Minute), WithMaxLeaseAge(time.Hour), WithLogger(slog.New(log)), WithLeaseTraces(true))
+		c, l := addLeased(t, s, "old")
+		must(t, l.Rename("new", Origin{}))
+		pass(2*time.Hour + Tick)
+		if !c.isClosed(t) {
+			t.Error("a lease of an hour is two hours old")
+		}
+		l.Release()
+		if told := strings.Join(log.take(), "\n"); !strings.Contains(told, "TestLeasesOnOldIDsAreTold") {
+			t.Errorf("log: %s", told)
+		}
+	})
+}
+
+func TestRenamingDoesNotPutOffTheEndOfALease(t *testing.T) {
+	for name, id := range map[string]func(int) string{
+		"to its own ID, which fails": func(int) string { return "a" },
+		"to another ID":              func(i int) string { return fmt.Sprint("a", i) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := open(t, WithMaxLeaseAge(time.Hour))
+				c, l := addLeased(t, s, "a")
+				for i := range 5 {
+					pass(30 * time.Minute)
+					_ = l.Rename(id(i), Origin{})
+				}
+				if !c.isClosed(t) {
+					t.Error("a lease of an hour is two and a half hours old")
+				}
+				l.Release()
+			})
+		})
+	}
 }
