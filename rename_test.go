@@ -4,6 +4,7 @@
 package layover
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -373,5 +374,174 @@ func TestRenamingDoesNotPutOffTheEndOfALease(t *testing.T) {
 				l.Release()
 			})
 		})
+	}
+}
+
+// Settings change, leases grow too old and others kill while sessions are renamed
+// and in the end all is shut down, past its deadline. A session is closed once,
+// its context canceled before; who is not killed is not closed in use, and no
+// source has any in use in the end.
+func TestRenamingWhileAllElseHappens(t *testing.T) {
+	for name, x := range map[string]struct {
+		kills bool
+		opts  []Option
+	}{
+		"nobody kills":          {false, []Option{WithMaxLeaseAge(0)}},
+		"some kill":             {true, []Option{WithMaxLeaseAge(0)}},
+		"leases grow too old":   {true, []Option{WithMaxLeaseAge(3 * time.Millisecond), WithLeaseTraces(true)}},
+		"and take their shares": {false, []Option{WithMaxLeaseAge(0), WithSourceShare(0.5)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openOf[*used](t, append(x.opts, WithMaxSessions(8), WithMaxBytes(1000))...)
+			h := &renamers{t: t, store: s, kills: x.kills, sources: make(map[*source[*used]]bool)}
+			var all sync.WaitGroup
+			for i := range 6 {
+				all.Go(func() { h.work(rand.New(rand.NewPCG(uint64(i), 7)), 2500) })
+			}
+			all.Go(func() {
+				ms := func(n int) time.Duration { return time.Duration(1+rand.IntN(n)) * time.Millisecond }
+				for range 300 {
+					must(t, s.Reconfigure(WithMaxSessions(2+rand.IntN(7)), WithIdleTimeout(ms(3)), WithLifetime(3*time.Millisecond+ms(5)),
+						WithUnconfirmedTimeouts(ms(1), ms(1)), WithWhenFull(WhenFull(rand.IntN(3)))))
+					must(t, s.Check())
+				}
+			})
+			all.Wait()
+			must(t, s.Check())
+			h.idle()
+			for range 3 {
+				all.Go(func() { h.work(rand.New(rand.NewPCG(1, 2)), 100_000) }) // until it is shut down
+			}
+			<-time.After(5 * time.Millisecond)
+			if x.kills {
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = s.Shutdown(ctx)
+			}
+			must(t, s.Shutdown(t.Context()))
+			all.Wait()
+			h.idle()
+			must(t, s.Check())
+			for _, u := range h.made {
+				if n := u.closed.Load(); n != 1 || u.inUse.Load() && !x.kills {
+					t.Errorf("a session was closed %d times, in use: %v", n, u.inUse.Load())
+				}
+			}
+			st := s.Stats()
+			if st.Created != st.Ended.Total() || st.Closed != uint64(len(h.made)) || st.Created != st.Closed+st.Ended[ReasonRenamed] || st.Live+st.Retired != 0 || st.Bytes != 0 || st.Sources != 0 {
+				t.Errorf("%d made, %+v", len(h.made), st)
+			}
+		})
+	}
+}
+
+// renamers are many who rename the sessions of one store.
+type renamers struct {
+	t     *testing.T
+	store *Store[*used]
+	kills bool
+
+	mu      sync.Mutex
+	made    []*used
+	sources map[*source[*used]]bool // all that ever were
+}
+
+// work does n things at random, or until the store is shut down.
+func (h *renamers) work(r *rand.Rand, n int) {
+	s := h.store
+	id := func() string { return fmt.Sprint("id", r.IntN(12)) }
+	origin := func() (o Origin) {
+		o = Origin{Source: []string{"", "a", "b"}[r.IntN(3)], Quota: r.IntN(7), EvictOwn: true, Size: r.Int64N(100)}
+		if r.IntN(3) == 0 {
+			o.Expires = time.Now().Add(time.Duration(1+r.IntN(2000)) * time.Microsecond)
+		}
+		return o
+	}
+	for range n {
+		u := new(used)
+		l, err := s.Add(id(), u, origin())
+		if errors.Is(err, ErrShutdown) {
+			return
+		}
+		if err == nil {
+			h.mu.Lock()
+			h.made = append(h.made, u)
+			h.mu.Unlock()
+		} else if l, err = s.Acquire(id()); err != nil {
+			continue
+		}
+		h.use(r, &l, id, origin)
+	}
+}
+
+func (h *renamers) use(r *rand.Rand, l *Lease[*used], id func() string, origin func() Origin) {
+	s, u := h.store, l.Session()
+	u.leases.Add(1)
+	if r.IntN(2) == 0 {
+		for e := l.entry; e != nil; e = e.heir() {
+			h.mu.Lock()
+			h.sources[e.source] = true
+			h.mu.Unlock()
+		}
+	}
+	switch r.IntN(8) {
+	case 0, 1, 2:
+		_ = l.Rename(id(), origin())
+		l.Confirm()
+		_ = l.SetSize(r.Int64N(100))
+	case 3:
+		_ = l.Rename(id(), origin())
+		l.SetExpires(time.Now().Add(time.Duration(r.IntN(1000)) * time.Microsecond))
+		_ = l.Rename(id(), origin())
+		l.Hold()
+	case 4:
+		_ = s.Remove(id())
+	case 5:
+		if h.kills {
+			s.Kill(l.Fingerprint())
+		} else {
+			_, _ = s.Peek(id())
+		}
+	case 6:
+		for range s.All() {
+		}
+		if st := s.Stats(); st.Created != uint64(st.Live)+st.Ended.Total() {
+			h.t.Errorf("live and ended ones are not those that were created: %+v", st)
+		}
+	case 7:
+		_ = s.Confirm(id())
+	}
+	// Closed means canceled before, and not canceled without need.
+	if closed := u.closed.Load() > 0; closed && l.Context().Err() == nil {
+		h.t.Error("a session was closed under its user, and its context was not canceled first")
+	}
+	if err := l.Context().Err(); err != nil && !h.kills {
+		h.t.Error("a context was canceled in use, and nobody kills")
+	}
+	u.leases.Add(-1)
+	if r.IntN(2) == 0 {
+		l.Release()
+		return
+	}
+	other := make(chan struct{})
+	go func() { // who still asks when it is released
+		_ = l.Context()
+		_, _ = l.Fingerprint(), l.Source()
+		l.Confirm()
+		_ = l.Rename(id(), Origin{})
+		close(other)
+	}()
+	l.Release()
+	<-other
+}
+
+// idle complains about sources that count sessions in use.
+func (h *renamers) idle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for f := range h.sources {
+		if n := f.busy.Load(); n != 0 {
+			h.t.Errorf("source %q counts %d in use, and there are none", f.name, n)
+		}
 	}
 }
