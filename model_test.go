@@ -21,7 +21,8 @@ type guest struct {
 	id               string
 	conn             *conn
 	leases           []*Lease[*conn]
-	inherited        int // of the leases: those taken under earlier IDs, which count as one
+	ctx              context.Context // once a lease was asked for it
+	inherited        int             // of the leases: those taken under earlier IDs, which count as one
 	created, used    time.Time
 	bornWithEnd      bool
 	end              time.Time // of its own; zero: none
@@ -898,14 +899,14 @@ func (m *model) release(x step) {
 		return
 	}
 	exceeded := m.excessPlaces() || m.excessBytes()
-	i := g.lease(x)
+	i, taken := g.lease(x), g.taken()
 	l := g.leases[i]
 	if g.leases = slices.Delete(g.leases, i, i+1); i < g.inherited {
 		g.inherited--
 	}
 	l.Release()
 	l.Release()
-	if g.ended == 0 && m.store.index.find(g.id) != nil {
+	if g.ended == 0 && m.store.index.find(g.id) != nil && g.taken() < taken { // else it is in use under the earlier ID as before
 		m.touched(g)
 	}
 	if g.busy() {
@@ -1071,11 +1072,14 @@ func (m *model) checkLease(g *guest, l *Lease[*conn]) {
 	if l.Session() != g.conn || l.Fingerprint() != f || l.Source() != g.source || l.Size() != g.size {
 		m.failf("session %s (%v): a lease is lost, or of %s of %s, %d bytes", g.id, g.ended, l.Fingerprint(), l.Source(), l.Size())
 	}
-	var want error // of the context
+	if g.ctx == nil {
+		g.ctx = l.Context()
+	}
+	var want error
 	if g.closed {
 		want = &EndedError{f, g.ended}
 	}
-	if got := context.Cause(l.Context()); !reflect.DeepEqual(got, want) {
+	if got := context.Cause(g.ctx); l.Context() != g.ctx || !reflect.DeepEqual(got, want) {
 		m.failf("session %s (%v): its context ended for %v, want %v", g.id, g.ended, got, want)
 	}
 }
