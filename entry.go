@@ -5,7 +5,6 @@ package layover
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -234,9 +233,9 @@ type extra[S Session] struct {
 	sized eviction.Node[entry[S]] // while size is not zero
 	old   int                     // leases of the generation before the present one
 	since time.Duration           // when that ended: how old they are at least
+	moved time.Duration           // when it was renamed: how old all are at least
 
-	mu     sync.Mutex
-	traces map[*leaseTrace]struct{}
+	traces atomic.Pointer[leaseTraces] // its heir's, too
 }
 
 // extras returns e's extra, made on first use.
@@ -273,7 +272,7 @@ func (s *Store[S]) context(e *entry[S]) context.Context {
 			c = x.ctx.Load()
 		}
 	}
-	if e.load().phase() == gone { // it may have ended before it could see c
+	if e = e.latest(); e.load().phase() == gone { // it may have ended before it could see c
 		s.cancel(e)
 	}
 	return c

@@ -132,7 +132,7 @@ func (s *Store[S]) insert(id string, v S, o Origin, a arrival[S]) (*entry[S], er
 	if a.instead != nil {
 		a.instead = a.instead.latest()
 	}
-	return s.enter(&newcomer[S]{now, id, e, o, a})
+	return s.enter(&newcomer[S]{now: now, id: id, entry: e, origin: o, arrival: a})
 }
 
 // newcomer is who is to be let in.
@@ -142,6 +142,7 @@ type newcomer[S Session] struct {
 	entry  *entry[S]
 	origin Origin
 	arrival[S]
+	placed bool // it has a place already
 }
 
 // spares returns how many of its source end with n's arrival.
@@ -274,7 +275,7 @@ func (s *Store[S]) roomInQuota(c *config, n *newcomer[S]) error {
 	if s.reapUntil(c, n.now, fits) {
 		return nil
 	}
-	if s.ledger.hopeless(c, 1, n.origin.Size) {
+	if !n.placed && s.ledger.hopeless(c, 1, n.origin.Size) {
 		return nil // nobody leaves in vain; the store refuses
 	}
 	for !fits() {

@@ -55,7 +55,7 @@ func (e *entry[S]) slay(st state, r Reason) bool {
 func (s *Store[S]) kill(e *entry[S], r Reason) bool {
 	for {
 		st := e.load()
-		if st.phase() == gone {
+		if st.phase() == gone || st.reason() == ReasonRenamed {
 			return false
 		}
 		if e.slay(st, r) {

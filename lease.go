@@ -135,7 +135,7 @@ func (l *Lease[S]) SetExpires(t time.Time) bool {
 func (l *Lease[S]) Release() {
 	if l.entry != nil && l.released.CompareAndSwap(false, true) {
 		if l.trace != nil {
-			l.entry.extras().untrace(l.trace)
+			l.entry.extras().leaseTraces().remove(l.trace)
 		}
 		l.store.release(l.entry, l.taken.state().generation())
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -58,8 +59,25 @@ func (s *Store[S]) overstayed(c *config, e *entry[S], st state, now time.Duratio
 func (s *Store[S]) retireLease(e *entry[S]) {
 	s.lock()
 	defer s.unlock()
-	if x := e.extra.Load(); x != nil && x.old > 0 {
-		x.old--
+	x := e.extra.Load()
+	if x == nil || x.old == 0 {
+		return
+	}
+	if x.old--; x.old > 0 {
+		return
+	}
+	for h := e.heir(); h != nil; h = h.heir() {
+		y := h.extra.Load()
+		y.since = max(y.since, x.moved)
+	}
+}
+
+// inheritAge has the heir count e's leases as one that is as old as the oldest.
+func (e *entry[S]) inheritAge(heir *entry[S], now time.Duration) {
+	x, y := e.extras(), heir.extras()
+	x.moved = now
+	if y.old, y.since = min(x.old, 1), x.since; y.old > 0 {
+		heir.state.Store(uint64(heir.load() | generationBit))
 	}
 }
 
@@ -73,7 +91,7 @@ func (s *Store[S]) tellOverstayed(c *config, e *entry[S]) {
 func (s *Store[S]) tellLeases(c *config, e *entry[S]) {
 	taken := "unknown, see WithLeaseTraces"
 	if x := e.extra.Load(); x != nil && c.leaseTraces {
-		taken = x.tell(s.clock.now())
+		taken = x.leaseTraces().tell(s.clock.now())
 	}
 	s.journal.leak(c.logger, e.id(), taken)
 }
@@ -88,28 +106,40 @@ type leaseTrace struct {
 func (s *Store[S]) trace(e *entry[S]) *leaseTrace {
 	t := &leaseTrace{at: s.clock.now()}
 	runtime.Callers(3, t.callers[:]) // without Callers, trace and Add or Acquire
-	x := e.extras()
+	x := e.extras().leaseTraces()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.traces == nil {
-		x.traces = make(map[*leaseTrace]struct{})
-	}
-	x.traces[t] = struct{}{}
+	x.held[t] = struct{}{}
 	return t
 }
 
-func (x *extra[S]) untrace(t *leaseTrace) {
+// leaseTraces are those of the leases on a session.
+type leaseTraces struct {
+	mu   sync.Mutex
+	held map[*leaseTrace]struct{}
+}
+
+// leaseTraces returns x.traces, made on first use.
+func (x *extra[S]) leaseTraces() *leaseTraces {
+	if t := x.traces.Load(); t != nil {
+		return t
+	}
+	x.traces.CompareAndSwap(nil, &leaseTraces{held: make(map[*leaseTrace]struct{})})
+	return x.traces.Load()
+}
+
+func (x *leaseTraces) remove(t *leaseTrace) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	delete(x.traces, t)
+	delete(x.held, t)
 }
 
 // tell lists where the leases were taken that are still held.
-func (x *extra[S]) tell(now time.Duration) string {
+func (x *leaseTraces) tell(now time.Duration) string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var b strings.Builder
-	for t := range x.traces {
+	for t := range x.held {
 		fmt.Fprintf(&b, "%s ago:\n", (now - t.at).Round(time.Millisecond))
 		frames := runtime.CallersFrames(t.callers[:])
 		for {

@@ -37,8 +37,8 @@ func (s *Store[S]) setEnd(e *entry[S], t time.Time) bool {
 	if e = e.latest(); !e.ident.ownEnd() {
 		return false
 	}
-	if e.extra.Load().end.is(t) {
-		return e.load().phase() == live
+	if e.extra.Load().end.is(t) && e.load().phase() == live {
+		return true
 	}
 	s.lock()
 	defer s.unlock()

@@ -79,8 +79,12 @@ func (s *Store[S]) rename(e *entry[S], id string, o Origin) error {
 		heir.endsAt(end.when(), time.Unix(0, end.told.Load()))
 	}
 	c := s.config.Load()
+	s.ageLeases(e, now) // lest e's new place on the wheel put off the end of a lease
 	s.reapOne(c, e, now)
-	n := &newcomer[S]{now: now, id: id, entry: heir, origin: o}
+	if st := e.load(); st.phase() != live || !st.busy() {
+		return s.notFound(e.id(), st)
+	}
+	n := &newcomer[S]{now: now, id: id, entry: heir, origin: o, placed: true}
 	if old := s.index.get(hash, id); old != nil {
 		if kept, _, err := s.displace(c, n, old); kept {
 			return err
@@ -99,6 +103,9 @@ func (s *Store[S]) bequeath(c *config, e *entry[S], n *newcomer[S]) error {
 	x := e.extras()
 	heir.extras().ctx.Store(x.ctx.Load()) // who waits for the end waits for the heir's
 	x.heir = heir                         // nobody looks before the swap
+	if c.leaseTraces {
+		heir.extras().traces.Store(x.leaseTraces())
+	}
 	for {
 		st := e.load()
 		if st.phase() != live || !st.busy() {
@@ -106,6 +113,7 @@ func (s *Store[S]) bequeath(c *config, e *entry[S], n *newcomer[S]) error {
 		}
 		marks := st & (usedMask | confirmedBit | holdsBit)
 		heir.state.Store(uint64(leaseUnit | marks.touched(stampOf(n.now))))
+		e.inheritAge(heir, n.now)
 		if e.swap(st, st.moved(retired, ReasonRenamed)) {
 			break
 		}

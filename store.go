@@ -141,7 +141,7 @@ func (s *Store[S]) expire(c *config, e *entry[S], st state, r Reason) {
 	}
 	s.lock()
 	defer s.unlock()
-	s.reapOne(c, e, s.clock.now())
+	s.reapOne(c, e.latest(), s.clock.now())
 }
 
 // visit finds the live session under id.
