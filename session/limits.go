@@ -27,8 +27,10 @@ type OptionLimits struct {
 	// Value is how many bytes a value takes at most, encoded as the protobuf
 	// message SessionOptionValue. Default 64 KiB.
 	Value int
-	// Session is how many bytes the names and values of a session take at most, all
-	// together. Default 256 KiB.
+	// Session is how many bytes the options of a session take at most, all together:
+	// the names, the encoded values, and for what the server needs to keep them 128
+	// more for each option and 16 for each element of a list. That is about what they
+	// take in memory. Default 256 KiB.
 	Session int
 }
 
@@ -38,8 +40,8 @@ type OptionLimits struct {
 // call's session has the call fail with it, under [NewServerMiddleware], and does
 // nothing under Apache's shape of middleware, which cannot refuse a call.
 //
-// In a store of this package's, names and values count as bytes of the session,
-// see [layover.WithMaxBytes]. Sessions of a type of the server's own are checked
+// In a store of this package's, options count as bytes of the session, as for
+// [OptionLimits].Session, see [layover.WithMaxBytes]. Sessions of a type of the server's own are checked
 // where their options are set through the call's session or SetOption, and tell
 // the store by themselves what they take. Default: see [OptionLimits].
 func WithOptionLimits(l OptionLimits) StatefulSessionManagerOption {
@@ -54,14 +56,28 @@ func (l OptionLimits) orDefault() OptionLimits {
 // weight is what the options of a session take.
 type weight struct{ options, bytes int }
 
+// What an option takes beside its name and its encoded value, as measured: the
+// messages, their place in a map, and what the allocator rounds up. Without it a
+// client could have the server hold thirty times what is counted, by small options,
+// or eight times, by lists of empty strings.
+const (
+	optionOverhead  = 128
+	elementOverhead = 16 // of a list: the header of a string
+)
+
+// weigh returns what an option takes in memory, about.
+func weigh(name string, value *flight.SessionOptionValue) int {
+	return optionOverhead + len(name) + proto.Size(value) + elementOverhead*len(value.GetStringListValue().GetValues())
+}
+
 // add returns the weight when an option has a value instead of another one, nil
 // for none.
 func (w weight) add(name string, was, is *flight.SessionOptionValue) weight {
 	if was != nil {
-		w.options, w.bytes = w.options-1, w.bytes-len(name)-proto.Size(was)
+		w.options, w.bytes = w.options-1, w.bytes-weigh(name, was)
 	}
 	if is != nil {
-		w.options, w.bytes = w.options+1, w.bytes+len(name)+proto.Size(is)
+		w.options, w.bytes = w.options+1, w.bytes+weigh(name, is)
 	}
 	return w
 }

@@ -4,6 +4,7 @@
 package session
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ type optionSet struct {
 	mu     sync.RWMutex
 	values map[string]*flight.SessionOptionValue
 	weight weight
+	most   int          // options that the map had to hold so far: it gives no room back
 	limits OptionLimits // zero: the defaults
 	held   bool         // has, or ever had, a value
 	sealed bool         // takes no more values
@@ -68,6 +70,7 @@ func (o *optionSet) set(name string, value *flight.SessionOptionValue) (first bo
 	}
 	o.weight = o.weight.add(name, o.values[name], value)
 	o.values[name] = value
+	o.most = max(o.most, len(o.values))
 	first = !o.held
 	o.held = true
 	return first
@@ -79,6 +82,9 @@ func (o *optionSet) EraseSessionOption(name string) {
 	defer o.mu.Unlock()
 	o.weight = o.weight.add(name, o.values[name], nil)
 	delete(o.values, name)
+	if len(o.values) < o.most/2 {
+		o.values, o.most = maps.Collect(maps.All(o.values)), len(o.values)
+	}
 }
 
 // Closed reports whether the session was closed, by whomever.
