@@ -184,7 +184,7 @@ func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 	if !ok {
 		return h.putForeign(s, name, value)
 	}
-	known, err := own.keep(name, value)
+	known, err := own.keep(name, value, h.m.limits())
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,14 @@ func WithOptionLimits(l OptionLimits) StatefulSessionManagerOption {
 	return func(m *StatefulServerSessionManager) { m.limits = l }
 }
 
+// limits returns those of the manager; nil: it is not ours.
+func (m *interceptors) limits() *OptionLimits {
+	if m.own == nil {
+		return nil
+	}
+	return &m.own.limits
+}
+
 // orDefault fills in the defaults.
 func (l OptionLimits) orDefault() OptionLimits {
 	return OptionLimits{cmp.Or(l.Options, 256), cmp.Or(l.Name, 256), cmp.Or(l.Value, 64<<10), cmp.Or(l.Session, 256<<10)}

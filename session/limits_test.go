@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
@@ -82,6 +83,33 @@ func TestSetOptionSaysWhatIsBeyondTheLimits(t *testing.T) {
 	e.client().must(info("set"))
 	if !errors.Is(got, session.ErrOptionLimit) || status.Code(got) != codes.InvalidArgument {
 		t.Errorf("%v", got)
+	}
+}
+
+// The limits are those of the manager also for sessions that come from elsewhere:
+// copies that a store makes, and those that were put into it.
+func TestLimitsAreTheManagersWhoeverMadeTheSession(t *testing.T) {
+	var put sync.Map
+	copies := &fakeStore{
+		put: func(s session.ServerSession) error { put.Store(s.Token(), true); return nil },
+		get: func(id string) (session.ServerSession, error) {
+			if _, ok := put.Load(id); !ok {
+				return nil, session.ErrNoSession
+			}
+			return session.NewSessionFactory(func() string { return id }).CreateSession()
+		},
+	}
+	for name, store := range map[string]session.SessionStore{"copied": copies, "put": newStore(t)} {
+		m := session.NewStatefulServerSessionManager(session.WithStore(store), session.WithOptionLimits(session.OptionLimits{Value: 10}))
+		c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil)), nil).client()
+		s, _ := session.NewSessionFactory(nil).CreateSession()
+		if err := store.Put(s); err != nil {
+			t.Fatal(err)
+		}
+		cookie := session.StatefulSessionCookieName + "=" + s.Token()
+		if r := c.do(setOption("n", strings.Repeat("v", 11)), cookie); reasonOf(t, r.err) != "SESSION_OPTION_LIMIT" {
+			t.Errorf("%s: a value of 11 bytes was set, of at most 10: %v", name, r.err)
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ type optionSet struct {
 	values map[string]*flight.SessionOptionValue
 	weight weight
 	most   int          // options that the map had to hold so far: it gives no room back
-	limits OptionLimits // zero: the defaults
+	limits OptionLimits // of who made it, for those who know no others; zero: the defaults
 	held   bool         // has, or ever had, a value
 	sealed bool         // takes no more values
 }
@@ -112,12 +112,15 @@ func (o *optionSet) seal() {
 }
 
 // fits returns what the session would weigh if an option was set, and why it may
-// not be set.
-func (o *optionSet) fits(name string, value *flight.SessionOptionValue) (then weight, _ error) {
+// not be set. The limits are the call's, nil: the session's own.
+func (o *optionSet) fits(name string, value *flight.SessionOptionValue, limits *OptionLimits) (then weight, _ error) {
+	if limits == nil {
+		limits = &o.limits
+	}
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	then = o.weight.add(name, o.values[name], value)
-	return then, o.limits.check(name, value, o.weight, then)
+	return then, limits.check(name, value, o.weight, then)
 }
 
 // bytes returns what the options take.

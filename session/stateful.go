@@ -80,7 +80,7 @@ func (s *statefulServerSession) SetSessionOption(name string, value *flight.Sess
 		s.EraseSessionOption(name)
 		return
 	}
-	_, _ = s.keep(name, value)
+	_, _ = s.keep(name, value, nil)
 }
 
 // EraseSessionOption removes an option. It is idempotent.
@@ -96,11 +96,12 @@ func (s *statefulServerSession) EraseSessionOption(name string) {
 // keep sets an option to a copy of value, which is not nil. The error says why it
 // was not set: it is beyond the limits, or the store has no room for it. It reports
 // whether the store knows that the session holds something: if not, the session
-// has ended before, and nobody will be told of what it held.
-func (s *statefulServerSession) keep(name string, value *flight.SessionOptionValue) (known bool, _ error) {
+// has ended before, and nobody will be told of what it held. The limits are those
+// of the call's manager, as the session may come from elsewhere; nil: its own.
+func (s *statefulServerSession) keep(name string, value *flight.SessionOptionValue, limits *OptionLimits) (known bool, _ error) {
 	s.filing.Lock()
 	defer s.filing.Unlock()
-	then, err := s.fits(name, value)
+	then, err := s.fits(name, value, limits)
 	if err != nil {
 		return false, err
 	}
