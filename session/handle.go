@@ -176,6 +176,11 @@ func (h *handle) SetSessionOption(name string, value *flight.SessionOptionValue)
 
 // put sets an option to a copy of value, which is not nil.
 func (h *handle) put(name string, value *flight.SessionOptionValue) error {
+	if most := h.m.limits(); most != nil && h.live.Load() == nil && !h.closed.Load() {
+		if err := most.checkFirst(name, value); err != nil {
+			return err // before there is a session, and a cookie
+		}
+	}
 	s, err := h.ensure(true)
 	if err != nil {
 		return err

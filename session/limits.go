@@ -110,6 +110,11 @@ func (l OptionLimits) check(name string, value *flight.SessionOptionValue, was, 
 	return nil
 }
 
+// checkFirst is check for the first option of a session.
+func (l OptionLimits) checkFirst(name string, value *flight.SessionOptionValue) error {
+	return l.check(name, value, weight{}, weight{}.add(name, nil, value))
+}
+
 // checkForeign is check for a session of a foreign type.
 func (l OptionLimits) checkForeign(s ServerSession, name string, value *flight.SessionOptionValue) error {
 	all := s.GetSessionOptions()

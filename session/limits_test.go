@@ -86,6 +86,22 @@ func TestSetOptionSaysWhatIsBeyondTheLimits(t *testing.T) {
 	}
 }
 
+// A first option that is refused leaves nothing behind: no session of which the
+// client would later be told that it has lost it, and no cookie.
+func TestARefusedFirstOptionMakesNoSession(t *testing.T) {
+	store := newStore(t)
+	c := serveEdge(t, edge(store), nil).client()
+	for name, value := range map[string]any{strings.Repeat("n", 257): "v", "n": strings.Repeat("v", 65<<10), "list": make([]string, 20<<10)} {
+		r := c.do(setOption(name, value))
+		if reasonOf(t, r.err) != "SESSION_OPTION_LIMIT" {
+			t.Errorf("%.10s: %v", name, r.err)
+		}
+		if store.Len() != 0 || r.header != nil || r.trailer != nil {
+			t.Errorf("%.10s: %d sessions, header %q, trailer %q", name, store.Len(), r.header, r.trailer)
+		}
+	}
+}
+
 // The limits are those of the manager also for sessions that come from elsewhere:
 // copies that a store makes, and those that were put into it.
 func TestLimitsAreTheManagersWhoeverMadeTheSession(t *testing.T) {
