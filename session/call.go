@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+
+	"github.com/c8e4ff29/layover"
 )
 
 // call is what the middleware knows of one call. Managers find it in the
@@ -68,6 +70,22 @@ func (c *call) save(ctx context.Context) (err error) {
 		}
 	}
 	return err
+}
+
+// leaseOn returns the call's lease on a session in a store of this package's; nil:
+// it has none.
+func (c *call) leaseOn(own *statefulServerSession) *layover.Lease[resident] {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.leases {
+		if ours, ok := l.(*lease); ok && isOn(&ours.Lease, own) {
+			return &ours.Lease
+		}
+	}
+	return nil
 }
 
 // end gives the leases back. Before, it tells the store of sessions of foreign

@@ -189,7 +189,7 @@ func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 	if !ok {
 		return h.putForeign(s, name, value)
 	}
-	known, err := own.keep(name, value, h.m.limits())
+	known, err := own.keep(name, value, h.m.limits(), h.leaseOn(own))
 	if err != nil {
 		return err
 	}
@@ -216,9 +216,32 @@ var errNotKept = &callError{code: codes.Internal, reason: "SESSION_NOT_SAVED", t
 
 // EraseSessionOption removes an option. It is idempotent.
 func (h *handle) EraseSessionOption(name string) {
-	if s := unwrap(h); s != nil {
+	switch s := unwrap(h).(type) {
+	case nil:
+	case *statefulServerSession:
+		s.erase(name, h.leaseOn(s))
+	default:
 		s.EraseSessionOption(name)
 	}
+}
+
+// leaseOn returns the call's lease on a session in a store of this package's; nil:
+// it has none.
+func (h *handle) leaseOn(own *statefulServerSession) *layover.Lease[resident] {
+	l := h.live.Load()
+	if l == nil {
+		return nil
+	}
+	if ours, ok := l.other.(*lease); ok && ours != nil {
+		return &ours.Lease
+	}
+	if l.other == nil {
+		return &l.lease
+	}
+	if r := h.rare.Load(); r != nil {
+		return r.rec.leaseOn(own)
+	}
+	return nil
 }
 
 // Closed reports whether the session was closed, by whomever.

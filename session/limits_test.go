@@ -174,6 +174,121 @@ func TestOptionsCountAsBytesOfTheStore(t *testing.T) {
 	}
 }
 
+// A session that has ended while a call uses it takes what it takes until that call
+// has ended: it can grow no further than the store has room, and can shrink. Also
+// under a manager that keeps the leases itself.
+func TestEndedSessionsInUseCount(t *testing.T) {
+	for name, wrap := range map[string]func(session.ServerSessionManager) session.ServerSessionManager{
+		"manager":         func(m session.ServerSessionManager) session.ServerSessionManager { return m },
+		"wrapped manager": func(m session.ServerSessionManager) session.ServerSessionManager { return &wrappedManager{m} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newStore(t, layover.WithMaxBytes(100<<10))
+			m := wrap(session.NewStatefulServerSessionManager(session.WithStore(store)))
+			want := func(bytes int64) {
+				t.Helper()
+				if got := store.Stats().Bytes; got < bytes || got > bytes+1000 {
+					t.Errorf("%d bytes, want %d", got, bytes)
+				}
+			}
+			var c *client
+			var cookie string
+			c = serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithLazySessions()), &sqlServer{statements: map[string]statement{
+				"grow": func(_ context.Context, s session.ServerSession) error {
+					c.must(closeSession, cookie)
+					for i := range 3 {
+						s.SetSessionOption(fmt.Sprint("big", i), text(strings.Repeat("v", 45<<10)))
+					}
+					want(90 << 10)
+					s.EraseSessionOption("big0")
+					want(45 << 10)
+					s.SetSessionOption("big2", text(strings.Repeat("v", 45<<10)))
+					want(90 << 10)
+					if n := len(s.GetSessionOptions()); n != 3 {
+						t.Errorf("%d options", n)
+					}
+					return nil
+				}}}).client()
+			cookie = c.must(setOption("schema", "prod")).cookie(t)
+			if r := c.do(info("grow"), cookie); reasonOf(t, r.err) != "SESSION_STORE_FULL" {
+				t.Errorf("an option was not set: %v", r.err)
+			}
+			if want(0); store.Check() != nil {
+				t.Error(store.Check())
+			}
+		})
+	}
+}
+
+// The store knows to the byte what a session takes, also while many set and unset
+// its options and somebody ends it.
+func TestTheStoreKnowsWhatAnEndingSessionTakes(t *testing.T) {
+	store := newStore(t)
+	var c *client
+	var cookie string
+	c = serveEdge(t, edge(store), &sqlServer{statements: map[string]statement{
+		"churn": func(_ context.Context, s session.ServerSession) error {
+			var all sync.WaitGroup
+			for i := range 4 {
+				all.Go(func() {
+					for n := range 200 {
+						name := fmt.Sprint("n", (n+i)%7)
+						if n%3 == 0 {
+							s.EraseSessionOption(name)
+						} else {
+							s.SetSessionOption(name, text(strings.Repeat("v", n)))
+						}
+					}
+				})
+			}
+			c.must(closeSession, cookie)
+			all.Wait()
+			sum := int64(0)
+			for name, v := range s.GetSessionOptions() {
+				sum += int64(len(name) + proto.Size(v) + 128)
+			}
+			if got := store.Stats().Bytes; got != sum || sum == 0 {
+				t.Errorf("%d bytes, want %d", got, sum)
+			}
+			return nil
+		}}}).client()
+	cookie = c.must(setOption("schema", "prod")).cookie(t)
+	if c.must(info("churn"), cookie); store.Stats().Bytes != 0 || store.Check() != nil {
+		t.Errorf("%d bytes, %v", store.Stats().Bytes, store.Check())
+	}
+}
+
+// Who has no lease on a session that has ended can only make it smaller, since
+// nobody would count what it takes.
+func TestEndedSessionsDoNotGrowUncounted(t *testing.T) {
+	store := newStore(t)
+	s, _ := session.NewSessionFactory(nil).CreateSession()
+	l, err := store.Add(t.Context(), s, layover.Origin{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	s.SetSessionOption("n", text("value"))
+	if err := store.Remove(s.Token()); err != nil {
+		t.Fatal(err)
+	}
+	s.SetSessionOption("more", text("v"))
+	s.SetSessionOption("n", text("a longer value"))
+	if all := s.GetSessionOptions(); len(all) != 1 || all["n"].GetStringValue() != "value" {
+		t.Errorf("it grew: %v", all)
+	}
+	s.SetSessionOption("n", text("less"))
+	if got := s.GetSessionOption("n").GetStringValue(); got != "less" {
+		t.Errorf("a smaller value was not set: %q", got)
+	}
+	if s.EraseSessionOption("n"); len(s.GetSessionOptions()) != 0 {
+		t.Error("it cannot be erased")
+	}
+}
+
+// wrappedManager is a manager of the server's own, which hides ours.
+type wrappedManager struct{ session.ServerSessionManager }
+
 // Whatever is set and unset, the store knows what the options take, to the byte.
 func TestTheStoreKnowsWhatOptionsTake(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"github.com/google/uuid"
+
+	"github.com/c8e4ff29/layover"
 )
 
 // statefulServerSession is a session that stays on the server; its token is an
@@ -80,16 +82,19 @@ func (s *statefulServerSession) SetSessionOption(name string, value *flight.Sess
 		s.EraseSessionOption(name)
 		return
 	}
-	_, _ = s.keep(name, value, nil)
+	_, _ = s.keep(name, value, nil, nil)
 }
 
 // EraseSessionOption removes an option. It is idempotent.
-func (s *statefulServerSession) EraseSessionOption(name string) {
+func (s *statefulServerSession) EraseSessionOption(name string) { s.erase(name, nil) }
+
+// erase removes an option. The lease is that of a call, nil: there is none.
+func (s *statefulServerSession) erase(name string, l *layover.Lease[resident]) {
 	s.filing.Lock()
 	defer s.filing.Unlock()
 	s.optionSet.EraseSessionOption(name)
 	if home := s.home.Load(); home != nil {
-		_ = home.resize(s, s.bytes()) // to take less is always allowed
+		_ = home.resize(s, s.bytes(), l) // to take less is always allowed
 	}
 }
 
@@ -97,8 +102,9 @@ func (s *statefulServerSession) EraseSessionOption(name string) {
 // was not set: it is beyond the limits, or the store has no room for it. It reports
 // whether the store knows that the session holds something: if not, the session
 // has ended before, and nobody will be told of what it held. The limits are those
-// of the call's manager, as the session may come from elsewhere; nil: its own.
-func (s *statefulServerSession) keep(name string, value *flight.SessionOptionValue, limits *OptionLimits) (known bool, _ error) {
+// of the call's manager, as the session may come from elsewhere; nil: its own. The
+// lease is the call's, nil: there is none.
+func (s *statefulServerSession) keep(name string, value *flight.SessionOptionValue, limits *OptionLimits, l *layover.Lease[resident]) (known bool, _ error) {
 	s.filing.Lock()
 	defer s.filing.Unlock()
 	then, err := s.fits(name, value, limits)
@@ -107,7 +113,7 @@ func (s *statefulServerSession) keep(name string, value *flight.SessionOptionVal
 	}
 	home := s.home.Load()
 	if home != nil {
-		if err := home.resize(s, then.bytes); err != nil {
+		if err := home.resize(s, then.bytes, l); err != nil {
 			return false, err
 		}
 	}

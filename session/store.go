@@ -294,13 +294,31 @@ func size(session ServerSession) int64 {
 	return 0
 }
 
-// resize tells the store what the options of a session take. One that has ended
-// takes nothing any more that others would have to make room for.
-func (s *ExpiringSessionStore) resize(own *statefulServerSession, bytes int) error {
-	if err := gone(s.store.CompareAndSetSize(own.id, resident{own}, int64(bytes))); err != nil {
+// resize tells the store what the options of a session take. Of one that has ended
+// while calls use it, only a lease can tell, nil: there is none. Without one it
+// must not grow, since nobody would count it.
+func (s *ExpiringSessionStore) resize(own *statefulServerSession, bytes int, l *layover.Lease[resident]) error {
+	err := s.store.CompareAndSetSize(own.id, resident{own}, int64(bytes))
+	if gone(err) == nil && err != nil {
+		switch err = nil; {
+		case isOn(l, own):
+			if err = l.SetSize(int64(bytes)); err == nil && !isOn(l, own) { // released meanwhile: it did nothing, maybe
+				return errClosed
+			}
+		case bytes > own.bytes():
+			return errClosed
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", errStore, err)
 	}
 	return nil
+}
+
+// isOn reports whether a lease, which may be nil, is on a session, and was not
+// released.
+func isOn(l *layover.Lease[resident], own *statefulServerSession) bool {
+	return l != nil && l.Session().ServerSession == ServerSession(own)
 }
 
 // Acquire leases the session with the given token. The error is
