@@ -51,6 +51,7 @@ type rare struct {
 	early    bool          // the call is not decided about, as its action was not read yet
 	said     string        // the last cookie that was announced, of managers that are not ours
 	spoke    bool          // one was
+	tally    *tally        // of the options in sessions of a foreign type
 }
 
 // more returns what few calls need. The caller holds the mutex.
@@ -201,13 +202,22 @@ func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 
 // putForeign is put into a session of a foreign type.
 func (h *handle) putForeign(s ServerSession, name string, value *flight.SessionOptionValue) error {
-	if h.m.own != nil {
-		if err := h.m.own.limits.checkForeign(s, name, value); err != nil {
-			return err
-		}
+	if most := h.m.limits(); most != nil {
+		return h.tally().put(most, h.live.Load(), s, name, value)
 	}
 	s.SetSessionOption(name, value)
 	return nil
+}
+
+// tally returns what the call knows of options in sessions of a foreign type.
+func (h *handle) tally() *tally {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.more()
+	if r.tally == nil {
+		r.tally = new(tally)
+	}
+	return r.tally
 }
 
 // errNotKept says that an option was set in a session that had ended, and had
@@ -221,7 +231,7 @@ func (h *handle) EraseSessionOption(name string) {
 	case *statefulServerSession:
 		s.erase(name, h.leaseOn(s))
 	default:
-		s.EraseSessionOption(name)
+		h.tally().erase(s, name)
 	}
 }
 

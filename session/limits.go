@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
@@ -43,7 +44,9 @@ type OptionLimits struct {
 // In a store of this package's, options count as bytes of the session, as for
 // [OptionLimits].Session, see [layover.WithMaxBytes]. Sessions of a type of the server's own are checked
 // where their options are set through the call's session or SetOption, and tell
-// the store by themselves what they take. Default: see [OptionLimits].
+// the store by themselves what they take. A call asks such a session once for what
+// it has, and counts from there: calls that set options in one session at the same
+// time may together go beyond the limits by what they set. Default: see [OptionLimits].
 func WithOptionLimits(l OptionLimits) StatefulSessionManagerOption {
 	return func(m *StatefulServerSessionManager) { m.limits = l }
 }
@@ -115,12 +118,78 @@ func (l OptionLimits) checkFirst(name string, value *flight.SessionOptionValue) 
 	return l.check(name, value, weight{}, weight{}.add(name, nil, value))
 }
 
-// checkForeign is check for a session of a foreign type.
-func (l OptionLimits) checkForeign(s ServerSession, name string, value *flight.SessionOptionValue) error {
-	all := s.GetSessionOptions()
-	var was weight
-	for name, v := range all {
-		was = was.add(name, nil, v)
+// tally is what the options of a session of a foreign type take, as far as one call
+// knows. It asks the session once: to get all options for each one that is set would
+// take a time that grows with the square of what a client sends.
+type tally struct {
+	mu    sync.Mutex // no foreign code runs under it
+	of    *held      // what the call had when it asked
+	bytes map[string]int
+	all   weight
+}
+
+// put sets an option in a session of a foreign type. Goroutines of one call keep
+// within the limits together.
+func (t *tally) put(l *OptionLimits, of *held, s ServerSession, name string, value *flight.SessionOptionValue) error {
+	if !t.knows(of) {
+		t.learn(of, s.GetSessionOptions())
 	}
-	return l.check(name, value, was, was.add(name, all[name], value))
+	if err := t.reserve(l, name, value); err != nil {
+		return err
+	}
+	s.SetSessionOption(name, value)
+	return nil
+}
+
+func (t *tally) knows(of *held) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bytes != nil && t.of == of
+}
+
+// learn counts what a session has, unless another goroutine did, and has kept that
+// up to date.
+func (t *tally) learn(of *held, options map[string]*flight.SessionOptionValue) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bytes != nil && t.of == of {
+		return
+	}
+	t.of, t.bytes, t.all = of, make(map[string]int, len(options)), weight{}
+	for name, v := range options {
+		t.bytes[name] = weigh(name, v)
+		t.all.options, t.all.bytes = t.all.options+1, t.all.bytes+t.bytes[name]
+	}
+}
+
+// reserve counts an option that is about to be set, unless it is beyond the limits.
+func (t *tally) reserve(l *OptionLimits, name string, value *flight.SessionOptionValue) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	size := weigh(name, value)
+	then := t.without(name)
+	then.options, then.bytes = then.options+1, then.bytes+size
+	if err := l.check(name, value, t.all, then); err != nil {
+		return err
+	}
+	t.all, t.bytes[name] = then, size
+	return nil
+}
+
+// without returns what all options but one take.
+func (t *tally) without(name string) weight {
+	size, ok := t.bytes[name]
+	if !ok {
+		return t.all
+	}
+	return weight{t.all.options - 1, t.all.bytes - size}
+}
+
+// erase removes an option of a session of a foreign type.
+func (t *tally) erase(s ServerSession, name string) {
+	s.EraseSessionOption(name)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all = t.without(name)
+	delete(t.bytes, name)
 }

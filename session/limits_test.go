@@ -10,7 +10,9 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
@@ -288,6 +290,84 @@ func TestEndedSessionsDoNotGrowUncounted(t *testing.T) {
 
 // wrappedManager is a manager of the server's own, which hides ours.
 type wrappedManager struct{ session.ServerSessionManager }
+
+// Sessions of a type of the server's own are asked for what they have once in a
+// call, not for each option that it sets.
+func TestForeignSessionsAreAskedForTheirOptionsOnce(t *testing.T) {
+	s := &askedSession{userSession: &userSession{id: "user-12345"}}
+	c := serveForeign(t, s, session.OptionLimits{}, nil)
+	cookie := c.must(setOption("schema", "prod")).cookie(t)
+	s.asked.Store(0)
+	many := make(map[string]any)
+	for i := range 3000 {
+		many[fmt.Sprint("n", i)] = true
+	}
+	if r := c.do(setOptions(many), cookie); reasonOf(t, r.err) != "SESSION_OPTION_LIMIT" {
+		t.Errorf("3000 options: %v", r.err)
+	}
+	if n := s.asked.Load(); n > 3 { // and when it is given back, whether it holds anything
+		t.Errorf("asked %d times", n)
+	}
+	if n := len(s.GetSessionOptions()); n != 256 {
+		t.Errorf("%d options of at most 256", n)
+	}
+}
+
+// Goroutines of one call keep within the limits together, also in a session of a
+// type of the server's own, and what they unset is no longer counted.
+func TestGoroutinesOfACallShareTheLimits(t *testing.T) {
+	s := &askedSession{userSession: &userSession{id: "user-12345"}}
+	var refused atomic.Int32
+	c := serveForeign(t, s, session.OptionLimits{Options: 2}, map[string]statement{
+		"set": func(ctx context.Context, cur session.ServerSession) error {
+			cur.EraseSessionOption("schema")
+			s.asked.Store(0)
+			s.meet.Store(true)
+			var all sync.WaitGroup
+			for i := range 8 {
+				all.Go(func() {
+					if session.SetOption(ctx, fmt.Sprint("n", i), text("v")) != nil {
+						refused.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			for name := range s.userSession.GetSessionOptions() {
+				cur.EraseSessionOption(name)
+				return session.SetOption(ctx, "in its place", text("v"))
+			}
+			return nil
+		}})
+	c.must(info("set"), c.must(setOption("schema", "prod")).cookie(t))
+	if n := len(s.GetSessionOptions()); n != 2 || refused.Load() != 6 {
+		t.Errorf("%d options of at most two, %d of 8 refused", n, refused.Load())
+	}
+}
+
+// serveForeign serves this session of a type of the server's own.
+func serveForeign(t *testing.T, s session.ServerSession, l session.OptionLimits, statements map[string]statement) *client {
+	t.Helper()
+	m := session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithOptionLimits(l),
+		session.WithFactory(fakeFactory(func() (session.ServerSession, error) { return s, nil })))
+	return serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithLazySessions()), &sqlServer{statements: statements}).client()
+}
+
+// askedSession counts who asks for all options, and has the first two meet if meet
+// is set.
+type askedSession struct {
+	*userSession
+	asked atomic.Int32
+	meet  atomic.Bool
+}
+
+func (s *askedSession) GetSessionOptions() map[string]*flight.SessionOptionValue {
+	all := s.userSession.GetSessionOptions()
+	s.asked.Add(1)
+	for n := 0; s.meet.Load() && n < 100 && s.asked.Load() < 2; n++ {
+		time.Sleep(time.Millisecond)
+	}
+	return all
+}
 
 // Whatever is set and unset, the store knows what the options take, to the byte.
 func TestTheStoreKnowsWhatOptionsTake(t *testing.T) {
