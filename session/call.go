@@ -18,8 +18,10 @@ import (
 type call struct {
 	session ServerSession // set before the handler starts, like err
 	err     error         // why there is no session
+	limits  *OptionLimits // of the manager; nil: it is not ours
 
 	mu      sync.Mutex
+	tally   *tally // of the options in a session of a foreign type
 	ended   bool
 	leases  []SessionLease
 	cleanup []runtime.Cleanup

@@ -186,6 +186,28 @@ func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 	if err != nil {
 		return err
 	}
+	return h.putInto(s, name, value)
+}
+
+// putIn is put into what the handler's context has: the handle, or a session of a
+// foreign type. A value without content erases the option.
+func (h *handle) putIn(s ServerSession, name string, value *flight.SessionOptionValue) error {
+	_, ours := s.(*handle)
+	switch {
+	case value.GetOptionValue() != nil && ours:
+		return h.put(name, value)
+	case value.GetOptionValue() != nil:
+		return h.putInto(s, name, value)
+	case ours:
+		h.EraseSessionOption(name)
+	default:
+		h.erase(s, name)
+	}
+	return nil
+}
+
+// putInto is put into a session.
+func (h *handle) putInto(s ServerSession, name string, value *flight.SessionOptionValue) error {
 	own, ok := s.(*statefulServerSession)
 	if !ok {
 		return h.putForeign(s, name, value)
@@ -226,13 +248,17 @@ var errNotKept = &callError{code: codes.Internal, reason: "SESSION_NOT_SAVED", t
 
 // EraseSessionOption removes an option. It is idempotent.
 func (h *handle) EraseSessionOption(name string) {
-	switch s := unwrap(h).(type) {
-	case nil:
-	case *statefulServerSession:
-		s.erase(name, h.leaseOn(s))
-	default:
-		h.tally().erase(s, name)
+	if s := unwrap(h); s != nil {
+		h.erase(s, name)
 	}
+}
+
+func (h *handle) erase(s ServerSession, name string) {
+	if own, ok := s.(*statefulServerSession); ok {
+		own.erase(name, h.leaseOn(own))
+		return
+	}
+	h.tally().erase(s, name)
 }
 
 // leaseOn returns the call's lease on a session in a store of this package's; nil:

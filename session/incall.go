@@ -43,27 +43,32 @@ func Ensure(ctx context.Context) (ServerSession, error) {
 
 // SetOption sets an option of the call's session to a copy of value, as
 // SetSessionOption does, and returns why that was not possible: the errors of
-// [Ensure], or that the session has ended. The error is fit for the client, and
-// the call does not fail by itself.
+// [Ensure], that the session has ended, or that the option is beyond the limits,
+// see [WithOptionLimits]. The error is fit for the client, and the call does not fail
+// by itself.
 func SetOption(ctx context.Context, name string, value *flight.SessionOptionValue) error {
 	s, err := GetSessionFromContext(ctx)
 	if err != nil {
 		return err
 	}
-	h, ours := s.(*handle)
-	switch {
-	case s.Closed():
+	if s.Closed() {
 		return errOver
-	case ours && value.GetOptionValue() != nil:
-		if err := h.put(name, value); errors.Is(err, errClosed) { // in the meantime
-			return errOver
-		} else if err != nil {
-			return h.m.refusal(h.base, err)
-		}
-	default:
-		s.SetSessionOption(name, value)
 	}
-	return nil
+	h := handleFrom(ctx)
+	if h != nil {
+		err = h.putIn(s, name, value)
+	} else {
+		err = callFrom(ctx).put(s, name, value)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errClosed): // in the meantime
+		return errOver
+	case h != nil:
+		return h.m.refusal(h.base, err)
+	}
+	return newCallError(err)
 }
 
 // errOver says that a session which the call had is closed.

@@ -39,14 +39,20 @@ type OptionLimits struct {
 // limits is not set: [SetOption] returns an error that wraps [ErrOptionLimit],
 // with the status INVALID_ARGUMENT or RESOURCE_EXHAUSTED; SetSessionOption of the
 // call's session has the call fail with it, under [NewServerMiddleware], and does
-// nothing under Apache's shape of middleware, which cannot refuse a call.
+// nothing under Apache's shape of middleware, which cannot refuse a call. There, what
+// is set by SetSessionOption in a session that this manager has not made is held
+// against the defaults.
 //
 // In a store of this package's, options count as bytes of the session, as for
-// [OptionLimits].Session, see [layover.WithMaxBytes]. Sessions of a type of the server's own are checked
-// where their options are set through the call's session or SetOption, and tell
-// the store by themselves what they take. A call asks such a session once for what
-// it has, and counts from there: calls that set options in one session at the same
-// time may together go beyond the limits by what they set. Default: see [OptionLimits].
+// [OptionLimits].Session, see [layover.WithMaxBytes]. Sessions of a type of the
+// server's own tell the store by themselves what they take. They are checked where
+// their options are set by SetOption, or with [WithLazySessions] through the call's
+// session. A call asks such a session once for what it has, and counts from there:
+// calls that set options in one session at the same time may together go beyond the
+// limits by what they set. What a handler sets directly in such a session, as it finds
+// it in the context or gets it from [As], cannot be checked: have the session's own
+// SetSessionOption do that. Under a manager that wraps this one, only sessions of this
+// package's type are checked. Default: see [OptionLimits].
 func WithOptionLimits(l OptionLimits) StatefulSessionManagerOption {
 	return func(m *StatefulServerSessionManager) { m.limits = l }
 }
@@ -183,6 +189,40 @@ func (t *tally) without(name string) weight {
 		return t.all
 	}
 	return weight{t.all.options - 1, t.all.bytes - size}
+}
+
+// put sets an option in the session of a call in Apache's shape; nil: of none that
+// is known. A value without content erases it.
+func (c *call) put(s ServerSession, name string, value *flight.SessionOptionValue) error {
+	var most *OptionLimits
+	if c != nil {
+		most = c.limits
+	}
+	own, ok := s.(*statefulServerSession)
+	switch {
+	case ok && value.GetOptionValue() == nil:
+		own.erase(name, c.leaseOn(own))
+	case ok:
+		_, err := own.keep(name, value, most, c.leaseOn(own))
+		return err
+	case most == nil:
+		s.SetSessionOption(name, value)
+	case value.GetOptionValue() == nil:
+		c.counts().erase(s, name)
+	default:
+		return c.counts().put(most, nil, s, name, value)
+	}
+	return nil
+}
+
+// counts returns what the call knows of options in a session of a foreign type.
+func (c *call) counts() *tally {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tally == nil {
+		c.tally = new(tally)
+	}
+	return c.tally
 }
 
 // erase removes an option of a session of a foreign type.

@@ -291,6 +291,79 @@ func TestEndedSessionsDoNotGrowUncounted(t *testing.T) {
 // wrappedManager is a manager of the server's own, which hides ours.
 type wrappedManager struct{ session.ServerSessionManager }
 
+// SetOption holds to the limits and says so, whatever the type of the session and
+// the shape of the middleware: also where handlers find the bare session.
+func TestSetOptionIsLimitedEverywhere(t *testing.T) {
+	limits := session.OptionLimits{Options: 2, Value: 20}
+	own := func() *session.StatefulServerSessionManager {
+		return session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithOptionLimits(limits))
+	}
+	foreign := func() *session.StatefulServerSessionManager {
+		return foreignManager(t, &userSession{id: "user-12345"}, limits)
+	}
+	quiet := session.WithLogger(nil)
+	apaches := func(m session.ServerSessionManager) flight.ServerMiddleware {
+		return flight.CreateServerMiddleware(session.NewServerSessionMiddleware(m, quiet))
+	}
+	for name, middleware := range map[string]flight.ServerMiddleware{
+		"own":                   session.NewServerMiddleware(own(), quiet),
+		"own, wrapped":          session.NewServerMiddleware(&wrappedManager{own()}, quiet),
+		"own, Apache's":         apaches(own()),
+		"foreign":               session.NewServerMiddleware(foreign(), quiet),
+		"foreign, lazy":         session.NewServerMiddleware(foreign(), quiet, session.WithLazySessions()),
+		"foreign, Apache's":     apaches(foreign()),
+		"own, Apache's wrapped": apaches(&wrappedManager{own()}),
+	} {
+		var errs []error
+		c := serveEdge(t, middleware, &sqlServer{statements: map[string]statement{
+			"set": func(ctx context.Context, s session.ServerSession) error {
+				for _, set := range []struct {
+					name  string
+					value *flight.SessionOptionValue
+				}{{"a", text(strings.Repeat("v", 21))}, {"b", text("v")}, {"c", text("v")}, {"d", text("v")}, {"b", nil}, {"d", text("v")}} {
+					errs = append(errs, session.SetOption(ctx, set.name, set.value))
+				}
+				if all := s.GetSessionOptions(); len(all) != 2 || all["c"] == nil || all["d"] == nil {
+					t.Errorf("%s: %v", name, all)
+				}
+				return nil
+			}}}).client()
+		c.must(info("set"))
+		for i, want := range []codes.Code{codes.InvalidArgument, 0, 0, codes.ResourceExhausted, 0, 0} {
+			if status.Code(errs[i]) != want || want != 0 && !errors.Is(errs[i], session.ErrOptionLimit) {
+				t.Errorf("%s: set %d: %v", name, i, errs[i])
+			}
+		}
+	}
+}
+
+// A call fails if its session of this package's type did not take an option, also
+// under a manager or a factory of the server's own.
+func TestRefusedOptionsHaveTheCallFail(t *testing.T) {
+	limits := session.WithOptionLimits(session.OptionLimits{Value: 10})
+	factory := session.WithFactory(fakeFactory(session.NewSessionFactory(nil).CreateSession))
+	for name, test := range map[string]struct {
+		m    session.ServerSessionManager
+		size int
+		why  string
+	}{
+		"factory":      {session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), limits, factory), 11, "SESSION_OPTION_LIMIT"},
+		"manager":      {&wrappedManager{session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), limits)}, 11, "SESSION_OPTION_LIMIT"},
+		"out of bytes": {session.NewStatefulServerSessionManager(session.WithStore(newStore(t, layover.WithMaxBytes(500))), factory), 500, "SESSION_STORE_FULL"},
+	} {
+		c := serveEdge(t, session.NewServerMiddleware(test.m, session.WithLogger(nil)), nil).client()
+		cookie := c.must(setOption("schema", "prod")).cookie(t)
+		if r := c.do(setOption("schema", strings.Repeat("v", test.size)), cookie); reasonOf(t, r.err) != test.why {
+			t.Errorf("%s: %v", name, r.err)
+		}
+		var got map[string]*flight.SessionOptionValue
+		if c.must(getOptions(&got), cookie); got["schema"].GetStringValue() != "prod" {
+			t.Errorf("%s: %v", name, got)
+		}
+		c.must(closeSession, cookie)
+	}
+}
+
 // Sessions of a type of the server's own are asked for what they have once in a
 // call, not for each option that it sets.
 func TestForeignSessionsAreAskedForTheirOptionsOnce(t *testing.T) {
@@ -344,11 +417,16 @@ func TestGoroutinesOfACallShareTheLimits(t *testing.T) {
 	}
 }
 
-// serveForeign serves this session of a type of the server's own.
+// foreignManager returns a manager of this session of a type of the server's own.
+func foreignManager(t *testing.T, s session.ServerSession, l session.OptionLimits) *session.StatefulServerSessionManager {
+	return session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithOptionLimits(l),
+		session.WithFactory(fakeFactory(func() (session.ServerSession, error) { return s, nil })))
+}
+
+// serveForeign serves it to calls that ask for it.
 func serveForeign(t *testing.T, s session.ServerSession, l session.OptionLimits, statements map[string]statement) *client {
 	t.Helper()
-	m := session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithOptionLimits(l),
-		session.WithFactory(fakeFactory(func() (session.ServerSession, error) { return s, nil })))
+	m := foreignManager(t, s, l)
 	return serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithLazySessions()), &sqlServer{statements: statements}).client()
 }
 

@@ -58,6 +58,9 @@ func NewServerSessionMiddleware(manager ServerSessionManager, opts ...Middleware
 // call's session, or the reason why there is none.
 func (m *ServerSessionMiddleware) StartCall(ctx context.Context) context.Context {
 	ctx, c := newCall(ctx)
+	if own, ok := m.manager.(*StatefulServerSessionManager); ok {
+		c.limits = &own.limits
+	}
 	s, err := m.open(ctx)
 	if err != nil {
 		c.err = m.reporter.report(ctx, nil, "layover: a call gets no session", err)

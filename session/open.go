@@ -223,6 +223,9 @@ func (h *handle) context(ctx context.Context, action string) (context.Context, e
 	if err != nil {
 		return ctx, err
 	}
+	if isOwn(s) { // nobody expects this type, and the handle can have the call fail if an option is refused
+		return h.share(ctx), nil
+	}
 	return NewSessionContext(context.WithValue(h.strip(ctx), handleKey{}, h), s), nil
 }
 
