@@ -337,6 +337,20 @@ func TestSetOptionIsLimitedEverywhere(t *testing.T) {
 	}
 }
 
+// SetOption says that the store has no room also under Apache's shape, where
+// SetSessionOption must be silent.
+func TestSetOptionSaysThatTheStoreIsFullInApachesShape(t *testing.T) {
+	var got error
+	c := serve(t, stateful(newStore(t, layover.WithMaxBytes(500))), &sqlServer{statements: map[string]statement{
+		"set": func(ctx context.Context, _ session.ServerSession) error {
+			got = session.SetOption(ctx, "n", text(strings.Repeat("v", 500)))
+			return session.SetOption(ctx, "n", text("v"))
+		}}}).client()
+	if c.must(info("set")); !errors.Is(got, layover.ErrFull) || reasonOf(t, got) != "SESSION_STORE_FULL" {
+		t.Errorf("%v", got)
+	}
+}
+
 // A call fails if its session of this package's type did not take an option, also
 // under a manager or a factory of the server's own.
 func TestRefusedOptionsHaveTheCallFail(t *testing.T) {
