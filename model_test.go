@@ -1205,10 +1205,9 @@ func (m *model) end() {
 			m.failf("%v after %v", e, before)
 		}
 		stories[e.Fingerprint] = e.Kind
-		switch e.Kind {
-		case EventCreated:
+		if e.Kind == EventCreated {
 			created++
-		case EventEnded:
+		} else if e.Kind == EventEnded {
 			told[e.Reason]++
 		}
 	}

@@ -49,9 +49,9 @@
 //
 //	code                reason
 //	NOT_FOUND           SESSION_IDLE, _UNCONFIRMED, _LIFETIME, _CAPACITY, _CLOSED,
-//	                    _REPLACED, _KILLED, _QUOTA, _SHUTDOWN, _RESTARTED, _UNKNOWN, _GARBAGE:
-//	                    the session is gone, see [TellDead]; the message begins
-//	                    with [LostPrefix]
+//	                    _REPLACED, _RENAMED, _KILLED, _QUOTA, _SHUTDOWN,
+//	                    _RESTARTED, _UNKNOWN, _GARBAGE: the session is gone, see
+//	                    [TellDead]; the message begins with [LostPrefix]
 //	RESOURCE_EXHAUSTED  SESSION_STORE_FULL (metadata: places, own, lacking),
 //	                    SESSION_CALL_LIMIT; both with a RetryInfo
 //	UNAVAILABLE         SESSION_STORE_FAILED, _STORE_DRAINING, _STORE_SHUTDOWN
@@ -64,7 +64,8 @@
 //	                    RESOURCE_EXHAUSTED
 //	UNAUTHENTICATED     SESSION_UNAUTHENTICATED, SESSION_ANONYMOUS,
 //	                    SESSION_KEY_WITHOUT_PRINCIPAL
-//	FAILED_PRECONDITION SESSION_NEEDS_TLS, see [WithTLSRequired]
+//	FAILED_PRECONDITION SESSION_NEEDS_TLS, see [WithTLSRequired];
+//	                    SESSION_RENEWED_TOO_LATE, see [Renew]
 //
 // # Sessions and stores
 //

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
@@ -455,8 +454,8 @@ type askedSession struct {
 func (s *askedSession) GetSessionOptions() map[string]*flight.SessionOptionValue {
 	all := s.userSession.GetSessionOptions()
 	s.asked.Add(1)
-	for n := 0; s.meet.Load() && n < 100 && s.asked.Load() < 2; n++ {
-		time.Sleep(time.Millisecond)
+	for n := 0; s.meet.Load() && n < 100_000 && s.asked.Load() < 2; n++ {
+		runtime.Gosched()
 	}
 	return all
 }

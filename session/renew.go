@@ -64,7 +64,7 @@ var errTooLate = &callError{code: codes.FailedPrecondition, reason: "SESSION_REN
 	text: "the session cannot be renewed any more: the header of the reply has left"}
 
 // errRenews says that two calls renew one session of a foreign type.
-var errRenews = &callError{code: codes.Aborted, text: "another call renews the session at this moment", reason: "SESSION_RENEWED_TOO_LATE"}
+var errRenews = &callError{code: codes.Aborted, text: "another call renews the session at this moment", reason: "SESSION_FAILED"}
 
 // errUnsupported says that a session cannot be renewed, and for the log why.
 func errUnsupported(format string, args ...any) error {
@@ -182,8 +182,7 @@ func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
 }
 
 // newToken returns a token for a principal's session that is there already.
-func (m *interceptors) newToken(owner string) (string, error) {
-	token := ""
+func (m *interceptors) newToken(owner string) (token string, _ error) {
 	switch factory, ours := m.own.factory.(*sessionFactory); {
 	case m.mints:
 		return m.mint.new(owner), nil

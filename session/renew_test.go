@@ -41,13 +41,13 @@ type tokenUser struct {
 func (s *tokenUser) Token() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.userSession.id
+	return s.id
 }
 
 func (s *tokenUser) SetToken(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.userSession.id = token
+	s.id = token
 }
 
 // renewable are managers whose sessions can be renewed.
