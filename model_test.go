@@ -1205,10 +1205,12 @@ func (m *model) end() {
 			m.failf("%v after %v", e, before)
 		}
 		stories[e.Fingerprint] = e.Kind
-		if e.Kind == EventCreated {
+		switch e.Kind {
+		case EventCreated:
 			created++
-		} else if e.Kind == EventEnded {
+		case EventEnded:
 			told[e.Reason]++
+		case EventConfirmed:
 		}
 	}
 	st, n := m.store.Stats(), uint64(len(m.guests))
