@@ -278,12 +278,25 @@ func (s *Store[S]) roomInQuota(c *config, n *newcomer[S]) error {
 	if !n.placed && s.ledger.hopeless(c, 1, n.origin.Size) {
 		return nil // nobody leaves in vain; the store refuses
 	}
+	if need := from.taken() - quota + 1; need > 1 && from.idle(n) < need {
+		return s.ledger.refuse(n.origin.Quota, from, LackingQuota) // nobody leaves in vain
+	}
 	for !fits() {
 		if !n.origin.EvictOwn || !s.evictOwn(c, n.now, from) {
 			return s.ledger.refuse(n.origin.Quota, from, LackingQuota)
 		}
 	}
 	return nil
+}
+
+// idle returns how many of the source's sessions nobody uses, n's not counted; of the
+// source without a name, all.
+func (f *source[S]) idle(n *newcomer[S]) int {
+	idle := f.taken() - int(f.busy.Load())
+	if f.name != "" && !n.placed && n.leases.busy() { // it has entered
+		idle++
+	}
+	return idle
 }
 
 // evictOwn ends the session of a source that is the first to leave, and reports

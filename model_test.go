@@ -573,6 +573,9 @@ func (m *model) madeInQuota(x step, err error) bool {
 	}
 	need, own := m.taken(x.source)-x.quota+1, m.ownVictims(x)
 	first := own[:min(need, len(own))]
+	if need > 1 && x.source != "" && m.idleOf(x.source) < need {
+		first = nil
+	}
 	left := m.leftForQuota()
 	for _, g := range left {
 		if !slices.Contains(own, g) {
@@ -593,6 +596,16 @@ func (m *model) madeInQuota(x step, err error) bool {
 }
 
 func byClass(a, b *guest) int { return a.class() - b.class() }
+
+// idleOf returns how many sessions of a source nobody uses.
+func (m *model) idleOf(source string) (n int) {
+	for _, g := range m.guests {
+		if g.source == source && g.ended == 0 && !g.busy() {
+			n++
+		}
+	}
+	return n
+}
 
 // ownVictims are those whom the newcomer x may evict to be within its quota, in
 // the order of their classes.

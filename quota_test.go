@@ -267,3 +267,33 @@ func TestASessionInsteadOfAnotherUnderConcurrency(t *testing.T) {
 	last.Release()
 	must(t, s.Check())
 }
+
+// Nor does anybody if those who could are too few: a source may have more than its
+// quota, by Put.
+func TestTooFewLeaveForNoQuota(t *testing.T) {
+	for _, how := range []string{"add", "rename"} {
+		s := open(t)
+		for _, id := range []string{"a", "b", "c", "d", "e"} {
+			l, err := s.Add(id, new(conn), ofAlice(5, true))
+			must(t, err)
+			if id > "b" {
+				defer l.Release()
+			} else {
+				l.Release()
+			}
+		}
+		var err error
+		if how == "add" {
+			_, err = s.Add("f", new(conn), ofAlice(2, true))
+		} else {
+			l, e := s.Add("f", new(conn), Origin{Source: "host"})
+			must(t, e)
+			defer l.Release()
+			err = l.Rename("g", ofAlice(2, true))
+		}
+		wantErr(t, err, ErrFull)
+		if st := s.Stats(); st.Ended[ReasonQuota] != 0 {
+			t.Errorf("%s: %d have left in vain", how, st.Ended[ReasonQuota])
+		}
+	}
+}

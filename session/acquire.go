@@ -138,7 +138,7 @@ func (m *interceptors) createInstead(h *handle, by *named, b birth) (l *held, er
 			return nil, err
 		}
 		if err := confirm(l.other); err != nil {
-			return nil, m.own.failed(errors.Join(err, m.remove(l.session), l.release()), by.id) // which may be in its text
+			return nil, m.own.failed(errors.Join(err, m.remove(l), l.release()), by.id) // which may be in its text
 		}
 		m.tellings.forget(m.fingerprint(by.id))
 		return l, nil
@@ -257,15 +257,16 @@ func (m *interceptors) createForeign(h *handle) (*held, error) {
 }
 
 // remove ends a session for every later call.
-func (m *interceptors) remove(s ServerSession) error {
-	_, err := m.end(s)
+func (m *interceptors) remove(l *held) error {
+	_, err := m.end(l)
 	return err
 }
 
 // end is remove. It reports whether the session was not over before, as far as
 // the store can tell.
-func (m *interceptors) end(s ServerSession) (ended bool, err error) {
+func (m *interceptors) end(l *held) (ended bool, err error) {
 	defer contain(&err)
+	s := l.session
 	if m.store != nil {
 		ended, err = m.store.end(s)
 		if own, ok := s.(*statefulServerSession); ok {
@@ -276,7 +277,21 @@ func (m *interceptors) end(s ServerSession) (ended bool, err error) {
 	if !s.Closed() { // nobody else tears it down
 		err = s.Close()
 	}
+	if c, copies := l.other.(*copied); copies { // and not one that has its token by now
+		return true, errors.Join(err, c.end())
+	}
 	return true, errors.Join(err, m.manager.CloseSession(s))
+}
+
+// tokenOf returns the token that the session has by now.
+func (m *interceptors) tokenOf(l *held) string {
+	if m.store != nil {
+		return m.store.tokenOf(l.session)
+	}
+	if c, copies := l.other.(*copied); copies {
+		return c.token()
+	}
+	return l.session.Token()
 }
 
 // fingerprint returns what stands for a token in errors and logs.

@@ -58,11 +58,22 @@ func (c *call) keep(l SessionLease) {
 	}
 	defer c.mu.Unlock()
 	c.leases = append(c.leases, l)
-	c.cleanup = append(c.cleanup, runtime.AddCleanup(c, func(l SessionLease) { _ = release(l) }, l))
+	c.cleanup = append(c.cleanup, runtime.AddCleanup(c, abandon, l))
 }
 
-// save writes back what was changed in copies.
+// abandon settles and gives back a lease of a call whose end nobody has reported.
+func abandon(l SessionLease) {
+	if c, copies := l.(*copied); copies {
+		_ = c.settle(context.Background()) // nobody is left to be told
+	}
+	_ = release(l)
+}
+
+// save writes back what was changed in copies. There may be no call.
 func (c *call) save(ctx context.Context) (err error) {
+	if c == nil {
+		return nil
+	}
 	c.mu.Lock()
 	leases := slices.Clone(c.leases)
 	c.mu.Unlock()

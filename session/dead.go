@@ -59,6 +59,9 @@ func (m *interceptors) deadCookie(token, caller string, err error) deadToken {
 	} else if d.why = m.whence(token, caller); d.why != whyGarbage {
 		d.held = true // as far as anybody knows
 	}
+	if d.why == whyGarbage && m.isElses(token, caller) && m.tellings.deleted(m.tellingOf(token, caller), time.Now()) {
+		d.why, d.held = layover.ReasonRenamed.String(), true // to this caller, a moment ago: its cookie is on its way
+	}
 	if d.why != whyGarbage || m.config.policy == StrictDead {
 		d.mark, d.key = m.fingerprint(token), m.tellingOf(token, caller)
 	}
@@ -76,7 +79,7 @@ func (m *interceptors) tellingOf(token, caller string) layover.Fingerprint {
 
 // telling is tellingOf the session that the call has.
 func (h *handle) telling(l *held) layover.Fingerprint {
-	return h.m.tellingOf(l.session.Token(), h.ownerOf(l))
+	return h.m.tellingOf(h.m.tokenOf(l), h.ownerOf(l))
 }
 
 // ownerOf returns whose the session that the call has is; empty: nobody's.
@@ -208,6 +211,13 @@ func (t *tellings) knows(mark layover.Fingerprint) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.get(mark) != nil
+}
+
+// deleted is deletes for who has not the mutex.
+func (t *tellings) deleted(mark layover.Fingerprint, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.deletes(mark, now)
 }
 
 func (t *tellings) deletes(mark layover.Fingerprint, now time.Time) bool {

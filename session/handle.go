@@ -186,6 +186,9 @@ func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 	if err != nil {
 		return err
 	}
+	if err := h.late(); err != nil {
+		return err
+	}
 	return h.putInto(s, name, value)
 }
 
@@ -202,6 +205,19 @@ func (h *handle) putIn(s ServerSession, name string, value *flight.SessionOption
 		h.EraseSessionOption(name)
 	default:
 		h.erase(s, name)
+	}
+	return nil
+}
+
+// late returns ErrCallEnded if the call has, and with it what it could write back.
+func (h *handle) late() error {
+	if h.m.own == nil || h.m.store != nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended {
+		return ErrCallEnded
 	}
 	return nil
 }
@@ -326,7 +342,7 @@ func (h *handle) discard(l *held) (err error) {
 		if deletes, err = h.endMarked(l); err != nil {
 			return err
 		}
-	} else if err := h.m.remove(l.session); err != nil {
+	} else if err := h.m.remove(l); err != nil {
 		return harmless(err)
 	}
 	if deletes {
@@ -353,7 +369,7 @@ func (h *handle) endMarked(l *held) (deletes bool, err error) {
 	// the deletion would take along. A store that is not ours cannot tell whether
 	// the session was over already; then somebody may have been told so.
 	deletes = (m.store != nil || !m.tellings.knows(mark)) && m.tellings.deleting(mark, time.Now())
-	ended, err := m.end(l.session)
+	ended, err := m.end(l)
 	err = harmless(err)
 	switch {
 	case err != nil && deletes:
@@ -431,6 +447,8 @@ func (h *handle) begin(anew bool) (done, wait chan struct{}, _ error) {
 	switch {
 	case h.ended:
 		return nil, nil, ErrCallEnded
+	case h.more().renewing != nil:
+		return nil, nil, errRenews
 	case h.more().making != nil:
 		return nil, h.more().making, nil
 	case h.closed.Load() && !anew:
@@ -457,7 +475,7 @@ func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerS
 	}
 	line, err := h.newCookie(l)
 	if err != nil { // a session whose client cannot find it
-		return nil, errors.Join(err, h.m.remove(l.session), l.release())
+		return nil, errors.Join(err, h.m.remove(l), l.release())
 	}
 	if line != "" {
 		h.m.warnOfPlaintext(h.base)
@@ -480,7 +498,7 @@ func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerS
 	}
 	h.mu.Unlock()
 	if late != nil { // nobody will ever have it
-		return nil, errors.Join(late, h.m.remove(l.session), l.release())
+		return nil, errors.Join(late, h.m.remove(l), l.release())
 	}
 	return l.session, nil
 }
@@ -489,13 +507,7 @@ func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerS
 // error of the call.
 func (h *handle) complete(err error) error {
 	h.runs = false
-	h.mu.Lock()
-	h.ended = true
-	var failure error
-	if r := h.rare.Load(); r != nil {
-		failure = r.failure
-	}
-	h.mu.Unlock()
+	failure := h.end()
 	if failure != nil {
 		e := h.m.refusal(h.base, failure)
 		if err == nil {
@@ -515,11 +527,30 @@ func (h *handle) complete(err error) error {
 	return err
 }
 
+// end has nobody change anything about the call's session any more, and returns why
+// the call fails by itself.
+func (h *handle) end() (failure error) {
+	h.mu.Lock()
+	h.ended = true
+	r := h.rare.Load()
+	if r == nil {
+		h.mu.Unlock()
+		return nil
+	}
+	failure = r.failure
+	wait := r.renewing
+	h.mu.Unlock()
+	if wait != nil { // by a goroutine that the handler has not waited for
+		<-wait
+	}
+	return failure
+}
+
 // dismiss ends a session that only the handler's expectations have called for.
 func (h *handle) dismiss() (err error) {
 	defer contain(&err)
 	if l := h.live.Load(); l != nil && l.fresh {
-		return h.m.remove(l.session)
+		return h.m.remove(l)
 	}
 	return h.settle()
 }
@@ -536,8 +567,6 @@ func (h *handle) settle() (err error) {
 	switch {
 	case h.closed.Load():
 		return nil
-	case copies && isOwn(l.session):
-		return c.save(h.base)
 	case l.session.Closed():
 		if h.m.store != nil && !h.m.store.has(l.session) {
 			return nil // somebody else ended it
@@ -546,7 +575,7 @@ func (h *handle) settle() (err error) {
 	case copies:
 		return c.save(h.base)
 	case h.m.own == nil:
-		return h.announce()
+		return errors.Join(h.rare.Load().rec.save(h.base), h.announce())
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
@@ -106,11 +105,11 @@ func Acquire(ctx context.Context) (SessionLease, error) {
 	if h == nil {
 		return nil, ErrNoSession
 	}
-	s := unwrap(h)
-	if s == nil {
+	live := h.live.Load()
+	if live == nil {
 		return nil, ErrNoSession
 	}
-	l, err := h.m.again(ctx, s)
+	l, err := h.m.again(ctx, live)
 	if err != nil {
 		if errors.Is(err, ErrNoSession) {
 			return nil, ErrNoSession
@@ -121,27 +120,20 @@ func Acquire(ctx context.Context) (SessionLease, error) {
 }
 
 // again leases a session once more.
-func (m *interceptors) again(ctx context.Context, s ServerSession) (_ SessionLease, err error) {
+func (m *interceptors) again(ctx context.Context, h *held) (_ SessionLease, err error) {
 	defer contain(&err)
 	if m.own == nil {
-		return &unguarded{m: m, session: s}, nil
+		return &unguarded{m: m, session: h.session}, nil
 	}
-	if m.store == nil {
-		return m.againUnder(ctx, s.Token(), s)
-	}
-	err = ErrNoSession
-	for token := range m.store.tokens(s) {
-		var l SessionLease
-		if l, err = m.againUnder(ctx, token, s); !errors.Is(err, ErrNoSession) {
-			return l, err
-		}
-	}
-	return nil, err
-}
-
-// againUnder is again of a session with this token.
-func (m *interceptors) againUnder(ctx context.Context, token string, s ServerSession) (SessionLease, error) {
+	token := m.tokenOf(h)
 	found, l, err := m.own.lookup(ctx, token)
+	for range maxRenewals {
+		last := token
+		if token = m.tokenOf(h); token == last || !isNotFound(err, last) {
+			break
+		}
+		found, l, err = m.own.lookup(ctx, token)
+	}
 	switch {
 	case isNotFound(err, token):
 		return nil, ErrNoSession
@@ -149,7 +141,7 @@ func (m *interceptors) againUnder(ctx context.Context, token string, s ServerSes
 		return nil, m.own.failed(err, token)
 	case m.store == nil:
 		return &saved{copied: l.(*copied), m: m}, nil
-	case !same(found, s):
+	case !same(found, h.session):
 		l.Release()
 		return nil, ErrNoSession
 	}
@@ -256,28 +248,35 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 }
 
 // replace makes a session in place of the one that the call has, which ends only if
-// there is a new one. Whoever still comes with the old cookie gets no new one, which
-// would take the place of this one's. If another call has had the client drop the
-// old one, the deletion would take the new one along.
+// there is a new one. If another call has had the client drop the old one, the
+// deletion would take the new one along.
 func (h *handle) replace(old *held, by *named) (*held, error) {
-	mark := h.telling(old)
-	replaces := old.cookie && !old.dropped.Load() && h.m.config.policy != RenewDead
-	if replaces && !h.m.tellings.deleting(mark, time.Now()) {
-		return nil, h.m.judge(h.base, deadToken{mark: h.m.fingerprint(old.session.Token()), key: mark, why: layover.ReasonClosed.String(), held: true, cookie: true}, false)
+	next := ""
+	if by != nil {
+		next = by.who.Name
+	}
+	undo, first := func() {}, true
+	if old.cookie && !old.dropped.Load() {
+		undo, first = h.retire(old, next)
+	}
+	if !first {
+		gone := deadToken{mark: h.m.fingerprint(h.m.tokenOf(old)), key: h.telling(old), why: layover.ReasonClosed.String(), held: true, cookie: true}
+		if err := h.m.judge(h.base, gone, false); err != nil {
+			return nil, err
+		}
+		undo = func() {}
 	}
 	l, err := h.m.createAnew(h, by, old)
 	if err == nil {
-		if _, err = h.m.end(old.session); err != nil {
-			err = errors.Join(err, h.m.remove(l.session), l.release())
+		if _, err = h.m.end(old); err != nil {
+			err = errors.Join(err, h.m.remove(l), l.release())
 		}
 	}
-	if err == nil {
-		return l, nil
+	if err != nil {
+		undo()
+		return nil, err
 	}
-	if replaces {
-		h.m.tellings.forget(mark)
-	}
-	return nil, err
+	return l, nil
 }
 
 // maxLogins is how often a login of a principal makes way for another one at the
@@ -315,7 +314,7 @@ func (m *interceptors) supplant(h *handle, by *named) (*held, error) {
 	defer lent.Release()
 	ours, ok := lent.(*lease)
 	if !ok {
-		if err := m.remove(was); err != nil {
+		if err := m.remove(&held{session: was, other: lent}); err != nil {
 			return nil, err
 		}
 		return m.create(h, by, false)
@@ -324,8 +323,8 @@ func (m *interceptors) supplant(h *handle, by *named) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.remove(was); err != nil {
-		return nil, errors.Join(err, m.remove(l.session), l.release())
+	if err := m.remove(&held{session: was, other: lent}); err != nil {
+		return nil, errors.Join(err, m.remove(l), l.release())
 	}
 	return l, nil
 }

@@ -4,7 +4,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,28 +106,37 @@ func (h *handle) renew(who []Principal) (err error) {
 }
 
 // alone keeps others from making, replacing or renewing the call's session until
-// done is called.
+// done is called. It does not wait for another renewal, which may be the caller's own.
 func (h *handle) alone() (done func(), _ error) {
 	for {
-		h.mu.Lock()
-		wait, ended := h.more().making, h.ended
-		if wait == nil && !ended {
-			mine := make(chan struct{})
-			h.more().making, h.more().renewing = mine, mine
-			h.mu.Unlock()
-			return func() {
-				h.mu.Lock()
-				h.more().making, h.more().renewing = nil, nil
-				h.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		h.mu.Unlock()
-		if ended {
-			return nil, ErrCallEnded
+		done, wait, err := h.enter()
+		if done != nil || err != nil {
+			return done, err
 		}
 		<-wait
 	}
+}
+
+func (h *handle) enter() (done func(), wait chan struct{}, _ error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.more()
+	switch {
+	case h.ended:
+		return nil, nil, ErrCallEnded
+	case r.renewing != nil:
+		return nil, nil, errRenews
+	case r.making != nil:
+		return nil, r.making, nil
+	}
+	mine := make(chan struct{})
+	r.making, r.renewing = mine, mine
+	return func() {
+		h.mu.Lock()
+		r.making, r.renewing = nil, nil
+		h.mu.Unlock()
+		close(mine)
+	}, nil, nil
 }
 
 // headerLeaves is called before the header of a stream does, which waits until what
@@ -150,34 +158,43 @@ func (h *handle) headerLeaves() {
 type renewal struct {
 	h      *handle
 	l      *held
-	old    string
 	token  string
-	owner  string
-	moved  bool // it gets another principal
+	caller string // whose the session must still be
+	owner  string // whose it will be
+	moved  bool   // it gets another principal
 	origin layover.Origin
+
+	// What it was, to be compared, or restored.
+	old     string
+	was     string // its source
+	expires int64  // of a session of this package's type
 }
 
 // renewal returns what is to become of the session.
 func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
-	m, r := h.m, &renewal{h: h, l: l, owner: h.ownerOf(l)}
 	if _, can := l.session.(Renewable); !can && !isOwn(l.session) || !reflect.ValueOf(l.session).Comparable() {
 		return nil, errUnsupported("a %T is not Renewable", l.session)
 	}
 	if c, copies := l.other.(*copied); copies && c.inner != nil {
-		return nil, errUnsupported("a %T cannot rename sessions", m.own.store)
+		return nil, errUnsupported("a %T cannot rename sessions", h.m.own.store)
 	}
-	r.origin.Source = l.leased().Source()
-	if len(who) > 0 && who[0].Name != "" {
-		by, err := m.beginner(h.base, who)
-		if err != nil {
-			return nil, err
-		}
-		if by.id != "" || !l.cookie {
-			return nil, errUnsupported("sessions of principals do not go by cookie here: use Begin")
-		}
-		r.owner, r.moved = who[0].Name, true
-		m.belongs(&r.origin, who[0])
+	caller, err := h.caller()
+	if err != nil {
+		return nil, err
 	}
+	r := &renewal{h: h, l: l, caller: caller.Name, owner: caller.Name}
+	if len(who) == 0 || who[0].Name == "" {
+		return r, nil
+	}
+	by, err := h.m.beginner(h.base, who)
+	if err != nil {
+		return nil, err
+	}
+	if by.id != "" || !l.cookie {
+		return nil, errUnsupported("sessions of principals do not go by cookie here: use Begin")
+	}
+	r.owner, r.moved = who[0].Name, true
+	h.m.belongs(&r.origin, who[0])
 	return r, nil
 }
 
@@ -197,75 +214,123 @@ func (m *interceptors) newToken(owner string) (token string, _ error) {
 	return token, nil
 }
 
-// run renews the session. Of two cookies with one name in a header the last one
-// counts, so that the new one can be announced before it holds, when it is not too
-// late to find that it cannot be announced.
+// run renews the session. That the header has left is known only when it is asked to
+// take the cookie; then the session gets its old token back.
 func (r *renewal) run() error {
 	h := r.h
 	if h.m.store != nil && isOwn(r.l.session) { // no foreign code
 		h.m.closes.Lock() // lest a call that closes it has the client drop the new cookie
 		defer h.m.closes.Unlock()
 	}
-	r.old = r.l.session.Token()
-	mark := h.telling(r.l)
-	replaces := h.m.config.policy != RenewDead
-	if replaces && !h.m.tellings.deleting(mark, time.Now()) {
+	if h.ownerOf(r.l) != r.caller { // another call has given it to somebody else
 		return errOver
 	}
-	err := r.announce(r.token)
+	if h.headerLeft() {
+		return errTooLate
+	}
+	r.old, r.was = h.m.tokenOf(r.l), r.l.leased().Source()
+	if !r.moved {
+		r.origin.Source = r.was
+	}
+	undo, first := h.retire(r.l, r.owner)
+	if !first {
+		return errOver
+	}
+	err := r.rename()
 	if err == nil {
-		if err = r.rename(); err != nil {
-			err = errors.Join(err, r.announce(r.old))
+		if err = r.announce(); err != nil {
+			err = errors.Join(err, r.back().rename())
 		}
 	}
-	if err != nil && replaces {
-		h.m.tellings.forget(mark)
+	if err != nil {
+		undo()
+		return err
 	}
-	return err
+	if r.moved {
+		r.l.leased().SetExpires(r.origin.Expires)
+	}
+	return nil
 }
 
-// announce tells the client of its token.
-func (r *renewal) announce(token string) error {
+// retire notes that the token of the call's session will be good for nothing: who
+// comes with it, be it the owner or the next one, gets no new session, whose cookie
+// would take the place of the one that the client is about to get. It reports whether
+// no other call has had the client drop the cookie.
+func (h *handle) retire(l *held, next string) (undo func(), first bool) {
+	if h.m.config.policy == RenewDead {
+		return func() {}, true
+	}
+	t, token, now := h.m.tellings, h.m.tokenOf(l), time.Now()
+	mark, other := h.telling(l), h.m.tellingOf(token, next)
+	if !t.deleting(mark, now) {
+		return nil, false
+	}
+	if other != mark {
+		t.deleting(other, now)
+	}
+	return func() {
+		t.forget(mark)
+		t.forget(other)
+	}, true
+}
+
+// headerLeft reports whether the header of a stream has.
+func (h *handle) headerLeft() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.replied
+}
+
+// announce tells the client of the new token.
+func (r *renewal) announce() error {
 	h := r.h
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	switch {
-	case h.ended:
-		return ErrCallEnded
-	case h.closed.Load():
+	if h.closed.Load() {
 		return errOver
-	case h.replied && token != r.old:
-		return errTooLate
 	}
-	line := (&http.Cookie{Name: h.m.cookie, Value: token}).String()
-	if grpc.SetHeader(h.base, metadata.Pairs("set-cookie", line)) != nil {
+	line := (&http.Cookie{Name: h.m.cookie, Value: r.token}).String()
+	if h.replied || grpc.SetHeader(h.base, metadata.Pairs("set-cookie", line)) != nil {
 		return errTooLate
 	}
 	return nil
+}
+
+// back returns the renewal that undoes r.
+func (r *renewal) back() *renewal {
+	return &renewal{h: r.h, l: r.l, token: r.old, owner: r.caller, moved: r.moved, origin: layover.Origin{Source: r.was},
+		old: r.token, was: r.origin.Source, expires: r.expires}
 }
 
 // rename has the session found under its new token only.
 func (r *renewal) rename() error {
-	h, s := r.h, r.l.session
+	m := r.h.m
 	var err error
-	if h.m.store == nil {
-		err = r.l.other.(*copied).rename(r.token)
+	if c, copies := r.l.other.(*copied); copies {
+		err = c.rename(r)
 	} else {
-		err = h.m.store.rename(r.l.leased(), r.token, r.origin)
+		err = m.store.rename(r.l.leased(), r)
 	}
-	switch own, _ := s.(*statefulServerSession); {
+	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, layover.ErrNotFound) || errors.Is(err, errClosed):
 		return errOver
-	case err != nil:
-		return h.m.own.failed(err, r.token)
-	case !r.moved:
-	case own != nil:
-		own.belongTo(Principal{Name: r.owner, Expires: r.origin.Expires})
-		fallthrough
-	default:
-		r.l.leased().SetExpires(r.origin.Expires)
 	}
-	return nil
+	return m.own.failed(m.own.redact(err, r.old), r.token)
+}
+
+// hand gives a session of this package's type, whose mutex the caller has, to its
+// new owner.
+func (r *renewal) hand(own *statefulServerSession) {
+	if !r.moved {
+		return
+	}
+	own.bound, own.owner = true, r.owner
+	if r.expires == 0 {
+		r.expires = endOf(r.origin.Expires)
+	}
+	r.expires = own.expires.Swap(r.expires)
 }
 
 // setToken has a session know its new token.
@@ -279,63 +344,5 @@ func setToken(s ServerSession, token string) (err error) {
 	own.mu.Lock()
 	defer own.mu.Unlock()
 	own.id = token
-	return nil
-}
-
-// rename files a session of a store that knows no leases under another token. What
-// other calls have written since this one got its copy comes along.
-func (c *copied) rename(token string) error {
-	old, use := c.id, c.use
-	err := c.m.usages.end(old, func() (err error) {
-		defer contain(&err)
-		if use.renewed.Load() != nil {
-			return errRenews
-		}
-		if err := c.move(token); err != nil {
-			return err
-		}
-		use.renewed.Store(&token)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	c.follow()
-	if c.session.Closed() { // meanwhile, by somebody who knew its old token
-		return errors.Join(errClosed, c.m.CloseSession(c.session))
-	}
-	return nil
-}
-
-// move has the store have the session under another token.
-func (c *copied) move(token string) error {
-	store, old, after := c.m.store, c.id, optionsOf(c.session)
-	s, err := store.Get(old)
-	if err != nil || isNil(s) || s.Closed() {
-		return cmp.Or(err, layover.ErrNotFound)
-	}
-	both := []ServerSession{s}
-	if !same(s, c.session) {
-		apply(s, changes(c.before, after))
-		both = append(both, c.session)
-	}
-	back := func() (err error) {
-		for _, s := range both {
-			err = errors.Join(err, setToken(s, old))
-		}
-		return err
-	}
-	for _, s := range both {
-		if err := setToken(s, token); err != nil {
-			return errors.Join(err, back())
-		}
-	}
-	if err := store.Put(s); err != nil {
-		return errors.Join(err, back())
-	}
-	if err := store.Remove(old); err != nil {
-		return errors.Join(err, store.Remove(token), back())
-	}
-	c.before = after
 	return nil
 }

@@ -320,8 +320,7 @@ func (m *StatefulServerSessionManager) CloseSession(session ServerSession) error
 	if store, ok := m.store.(*ExpiringSessionStore); ok {
 		err = store.removeSession(session)
 	} else {
-		id := session.Token()
-		err = m.usages.end(id, func() error { return m.store.Remove(id) })
+		err = m.closeCopy(session)
 	}
 	if err != nil {
 		return m.failed(err, session.Token())

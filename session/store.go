@@ -49,7 +49,8 @@ type LeaseStore interface {
 // while a call uses it.
 type ExpiringSessionStore struct {
 	store    *layover.Store[resident]
-	renewals sync.Map // sessions that are being renewed: their old and new tokens
+	renewals sync.Mutex               // no foreign code runs under it
+	renewed  map[ServerSession]string // tokens of those that are not told yet
 }
 
 var _ LeaseStore = (*ExpiringSessionStore)(nil)
@@ -128,49 +129,104 @@ func (s *ExpiringSessionStore) has(session ServerSession) bool {
 	return false
 }
 
-// tokens yields the tokens under which a session may be filed, until the loop is
-// left. While it is renewed there are two: the old one does until the new one does.
+// tokens yields the token under which a session is filed, and again as long as it is
+// renewed meanwhile.
 func (s *ExpiringSessionStore) tokens(session ServerSession) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for last := ""; ; {
-			token := session.Token()
+		last := ""
+		for range maxRenewals {
+			token := s.tokenOf(session)
 			if token == last || !yield(token) {
 				return
 			}
 			last = token
-			if !reflect.ValueOf(session).Comparable() {
-				return
-			}
-			if both, renews := s.renewals.Load(session); renews {
-				both := both.([2]string)
-				if !yield(both[0]) || !yield(both[1]) {
-					return
-				}
-			}
 		}
 	}
 }
 
-// rename files the leased session under another token.
-func (s *ExpiringSessionStore) rename(l *layover.Lease[resident], id string, origin layover.Origin) (err error) {
-	defer contain(&err) // a foreign session's own SetToken
+// maxRenewals bounds for how long a session is run after whose token is always
+// another one.
+const maxRenewals = 100
+
+// tokenOf returns the token under which a session is filed, as it will say by itself
+// once it has been told.
+func (s *ExpiringSessionStore) tokenOf(session ServerSession) string {
+	if !isOwn(session) && reflect.ValueOf(session).Comparable() {
+		if token, renews := s.renews(session); renews {
+			return token
+		}
+	}
+	return session.Token() // afterwards: one that has just been told says so
+}
+
+// renews returns the token of a session that is being renewed, and is not told yet.
+func (s *ExpiringSessionStore) renews(session ServerSession) (token string, _ bool) {
+	s.renewals.Lock()
+	defer s.renewals.Unlock()
+	token, renews := s.renewed[session]
+	return token, renews
+}
+
+// rename files the leased session under another token, unless it does not come from
+// where the caller thinks any more. Whoever ends it finds it at every moment.
+func (s *ExpiringSessionStore) rename(l *layover.Lease[resident], r *renewal) (err error) {
 	session := l.Session().ServerSession
 	if isNil(session) {
 		return errClosed
 	}
-	done := filing(session)
-	defer done()
-	old := session.Token()
-	if _, renews := s.renewals.LoadOrStore(session, [2]string{old, id}); renews {
-		return errRenews
+	if own, ok := session.(*statefulServerSession); ok {
+		return s.renameOwn(l, own, r)
 	}
-	defer s.renewals.Delete(session)
-	if err := setToken(session, id); err != nil {
+	defer contain(&err)
+	old := session.Token()
+	if err := s.refile(l, session, r); err != nil {
 		return err
 	}
-	if err := l.Rename(id, origin); err != nil {
-		return errors.Join(err, setToken(session, old))
+	told := setToken(session, r.token)
+	s.renewals.Lock()
+	defer s.renewals.Unlock()
+	defer delete(s.renewed, session)
+	if told == nil {
+		return nil
 	}
+	return errors.Join(told, l.Rename(old, layover.Origin{Source: r.was}), setToken(session, old))
+}
+
+// refile is rename of a session of a foreign type, which is not told yet.
+func (s *ExpiringSessionStore) refile(l *layover.Lease[resident], session ServerSession, r *renewal) error {
+	s.renewals.Lock()
+	defer s.renewals.Unlock()
+	if _, renews := s.renewed[session]; renews {
+		return errRenews
+	}
+	if l.Source() != r.was {
+		return errClosed
+	}
+	if err := l.Rename(r.token, r.origin); err != nil {
+		return err
+	}
+	if s.renewed == nil {
+		s.renewed = make(map[ServerSession]string)
+	}
+	s.renewed[session] = r.token
+	return nil
+}
+
+// renameOwn is rename of a session of this package's type, whose token is read under
+// its mutex.
+func (s *ExpiringSessionStore) renameOwn(l *layover.Lease[resident], own *statefulServerSession, r *renewal) error {
+	own.filing.Lock()
+	defer own.filing.Unlock()
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	if l.Source() != r.was {
+		return errClosed
+	}
+	if err := l.Rename(r.token, r.origin); err != nil {
+		return err
+	}
+	own.id = r.token
+	r.hand(own)
 	return nil
 }
 
@@ -186,7 +242,7 @@ func (s *ExpiringSessionStore) Put(session ServerSession) error {
 	if err != nil {
 		return err
 	}
-	id, origin := session.Token(), layover.Origin{Holds: holds(session), Size: size(session)}
+	id, origin := s.tokenOf(session), layover.Origin{Holds: holds(session), Size: size(session)}
 	if !isNew {
 		if r, err := s.store.Get(id); err != nil || !same(r.ServerSession, session) {
 			return errClosed

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,7 +38,6 @@ const UpdateTimeout = 10 * time.Second
 // whose sessions may be copies: what a call changes is written back at its end.
 type copied struct {
 	m        *StatefulServerSessionManager
-	id       string
 	use      *usage
 	session  ServerSession
 	before   map[string]*flight.SessionOptionValue // as the store has them
@@ -65,15 +63,124 @@ func (c *copied) Release() {
 	if c.released.Swap(true) {
 		return
 	}
-	c.m.usages.leave(c.id, c.use)
+	c.m.usages.leave(c.use)
 	if c.inner != nil {
 		c.inner.Release()
 	}
 }
 
+// token returns the token that the session has by now.
+func (c *copied) token() string {
+	id, _ := c.m.usages.of(c.use)
+	return id
+}
+
 // Format prints a fingerprint under every verb.
 func (c *copied) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "lease of session %s", c.m.Fingerprint(c.id))
+	fmt.Fprintf(f, "lease of session %s", c.m.Fingerprint(c.token()))
+}
+
+// lookupCopy is lookup in a store that is not of this package's.
+func (m *StatefulServerSessionManager) lookupCopy(ctx context.Context, id string) (ServerSession, SessionLease, error) {
+	c := &copied{m: m, use: m.usages.join(id, false)}
+	good := false
+	defer func() { // also if the store panics
+		if !good {
+			c.Release()
+		}
+	}()
+	err := c.fetch(ctx, id)
+	if isNotFound(err, id) && m.usages.shared(c.use) {
+		// Another call may be giving it another token, or fail to.
+		if done, waited := c.use.write(ctx); waited == nil {
+			done()
+			err = c.fetch(ctx, id)
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if token, live := m.usages.of(c.use); token != id || !live { // about to be removed
+		return nil, nil, layover.ErrNotFound
+	}
+	m.usages.found(c.use)
+	good = true
+	return c.session, c, nil
+}
+
+// fetch gets the session with this token for a call that has joined.
+func (c *copied) fetch(ctx context.Context, id string) (err error) {
+	if c.session, c.inner, err = c.m.fetch(ctx, id); err != nil {
+		return err
+	}
+	if c.session.Closed() { // outside of a call, or it would be gone
+		if err = layover.ErrNotFound; c.inner != nil {
+			err = cmp.Or(c.end(), err)
+		}
+		return err
+	}
+	c.before = optionsOf(c.session)
+	return nil
+}
+
+// addCopy is add to a store that is not of this package's.
+func (m *StatefulServerSessionManager) addCopy(ctx context.Context, s ServerSession, origin layover.Origin) (c *copied, err error) {
+	for err = errOtherUsage; errors.Is(err, errOtherUsage); {
+		c = &copied{m: m, session: s, before: optionsOf(s), use: m.usages.join(s.Token(), true)}
+		err = c.add(ctx, origin)
+	}
+	return c, err
+}
+
+var errOtherUsage = errors.New("session: the token is of another session by now")
+
+// add stores a new session, for a call that has joined. Its token may be one that
+// another session has had, which calls still use.
+func (c *copied) add(ctx context.Context, origin layover.Origin) (err error) {
+	good, a := false, c.m.usages
+	defer func() { // also if the store panics
+		if !good {
+			c.Release()
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, UpdateTimeout)
+	defer cancel()
+	done, err := c.use.write(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, live := a.of(c.use); !live {
+		return errOtherUsage
+	}
+	if err := c.put(ctx, origin); err != nil {
+		return err
+	}
+	if a.found(c.use) { // by others, of a session that is gone: what they write is not for this one
+		a.finish(c.use, true)
+		next := a.join(c.token(), true)
+		a.leave(c.use)
+		a.found(next)
+		c.use = next
+	}
+	good = true
+	return nil
+}
+
+// put has the store take a session that is new.
+func (c *copied) put(ctx context.Context, origin layover.Origin) (err error) {
+	store, leases := c.m.store.(LeaseStore)
+	if !leases {
+		// A plain store replaces what it has: look first.
+		if old, err := c.m.store.Get(c.token()); err == nil && old != nil {
+			return layover.ErrExists
+		}
+		return c.m.store.Put(c.session)
+	}
+	if c.inner, err = store.Add(ctx, c.session, origin); err == nil && c.inner == nil {
+		err = errors.New("the store returned no lease")
+	}
+	return err
 }
 
 // optionsOf returns a session's options, which nobody else changes.
@@ -110,68 +217,51 @@ func changes(before, after map[string]*flight.SessionOptionValue) map[string]*fl
 // session. It must not be called by several goroutines.
 func (c *copied) save(ctx context.Context) (err error) {
 	defer contain(&err)
+	if _, resident := c.inner.(*lease); resident { // it is of this package behind another store
+		return nil
+	}
 	after := optionsOf(c.session)
 	diff := changes(c.before, after)
-	if len(diff) == 0 || c.session.Closed() {
+	if len(diff) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), UpdateTimeout)
 	defer cancel()
-	for wrote := false; !wrote; {
-		if wrote, err = c.merge(ctx, diff); err != nil && !isNotFound(err, c.id) {
-			return c.m.failed(err, c.id)
-		}
-		if !wrote && !c.follow() {
-			return nil // it has ended
-		}
+	done, err := c.use.write(ctx)
+	if err != nil {
+		return c.m.failed(err, c.token())
+	}
+	defer done()
+	id, live := c.m.usages.of(c.use)
+	if !live {
+		return nil
+	}
+	if err := c.merge(ctx, id, diff); err != nil && !isNotFound(err, id) {
+		return c.m.failed(err, id)
 	}
 	c.before = after
 	return nil
 }
 
-// follow reports whether the session was renewed by another call, and goes on to
-// its new token.
-func (c *copied) follow() bool {
-	next := c.use.renewed.Load()
-	if next == nil {
-		return false
-	}
-	c.m.usages.leave(c.id, c.use)
-	c.id, c.use = *next, c.m.usages.join(*next, false)
-	return true
-}
-
 // merge changes these options of the session as the store has it by now: other
-// calls may have changed others. It reports whether it has, as it does not if the
-// session has ended.
-func (c *copied) merge(ctx context.Context, diff map[string]*flight.SessionOptionValue) (wrote bool, _ error) {
-	done, err := c.use.write(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer done()
-	if c.use.over() {
-		return false, nil
-	}
-	s, err := c.m.store.Get(c.id)
-	if err != nil || isNil(s) {
-		return false, err
+// calls may have changed others.
+func (c *copied) merge(ctx context.Context, id string, diff map[string]*flight.SessionOptionValue) error {
+	s, err := c.m.store.Get(id)
+	if err != nil || isNil(s) || s.Closed() {
+		return err
 	}
 	if !same(s, c.session) {
 		apply(s, diff)
-	}
-	if s.Closed() || c.use.over() {
-		return false, nil
 	}
 	if store, ok := c.m.store.(Updater); ok {
 		err = store.Update(ctx, s)
 	} else {
 		err = c.m.store.Put(s)
 	}
-	if c.use.removed.Load() { // by somebody who did not wait any longer
-		err = errors.Join(err, c.m.store.Remove(c.id))
+	if c.m.usages.removedMeanwhile(c.use) { // by somebody who did not wait any longer
+		err = errors.Join(err, c.m.store.Remove(id))
 	}
-	return err == nil, err
+	return err
 }
 
 // apply changes options beyond all limits, which were heeded when the call set them.
@@ -189,92 +279,111 @@ func apply(s ServerSession, diff map[string]*flight.SessionOptionValue) {
 	}
 }
 
-// usages are the sessions that calls use, by token. They keep what a call writes
-// late from bringing back a session that was ended by this manager meanwhile.
-type usages struct {
-	mu   sync.Mutex
-	used map[string]*usage
-}
-
-// usage is a session that calls use.
-type usage struct {
-	turn    chan struct{}          // full while somebody writes it, or ends it
-	ended   atomic.Bool            // nobody writes it any more
-	removed atomic.Bool            // while somebody hung who writes it
-	renewed atomic.Pointer[string] // its new token
-	users   int                    // under the mutex of usages
-}
-
-func (u *usage) over() bool { return u.ended.Load() }
-
-// write waits until nobody else writes or ends the session. Then others wait until
-// done is called.
-func (u *usage) write(ctx context.Context) (done func(), _ error) {
-	select {
-	case u.turn <- struct{}{}:
-		return func() { <-u.turn }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// join notes that a call uses the session with this token, before it looks for it.
-// A new one may have the token of one that has ended, but is not that one.
-func (a *usages) join(id string, isNew bool) *usage {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	u := a.used[id]
-	if u == nil || isNew && u.over() {
-		if a.used == nil {
-			a.used = make(map[string]*usage)
-		}
-		u = &usage{turn: make(chan struct{}, 1)}
-		a.used[id] = u
-	}
-	u.users++
-	return u
-}
-
-// is reports whether u is the usage of the session that has this token by now, and
-// has not ended.
-func (a *usages) is(id string, u *usage) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.used[id] == u && !u.over()
-}
-
-// leave undoes join.
-func (a *usages) leave(id string, u *usage) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if u.users--; u.users == 0 && a.used[id] == u {
-		delete(a.used, id)
-	}
-}
-
-// end removes a session, which nobody writes any more from then on. It waits for
+// end removes the session, which nobody writes any more from then on. It waits for
 // who does at this moment.
-func (a *usages) end(id string, remove func() error) error {
-	a.mu.Lock()
-	u := a.used[id]
-	a.mu.Unlock()
-	if u == nil {
-		return remove()
-	}
-	first := u.ended.CompareAndSwap(false, true)
+func (c *copied) end() error { return c.m.endUsed(c.use) }
+
+// endUsed is end of a session that calls use.
+func (m *StatefulServerSessionManager) endUsed(u *usage) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), UpdateTimeout)
 	defer cancel()
 	done, err := u.write(ctx)
-	if err != nil {
-		u.removed.Store(true) // should that one ever have written it, it removes it
-	} else {
+	hangs := err != nil // should that one ever have written it, it removes it
+	if !hangs {
 		defer done()
 	}
-	err = remove()
-	if err != nil && first {
-		u.ended.Store(false)
+	id, live := m.usages.of(u)
+	if !live {
+		return nil
+	}
+	m.usages.finish(u, !hangs)
+	if err = m.removeContained(id); err != nil {
+		m.usages.unfinish(u)
 	}
 	return err
+}
+
+// closeCopy removes a session, which calls may use, from a store that is not of this
+// package's.
+func (m *StatefulServerSessionManager) closeCopy(s ServerSession) error {
+	id := s.Token()
+	u := m.usages.using(id)
+	if u == nil {
+		return m.store.Remove(id)
+	}
+	defer m.usages.leave(u)
+	return m.endUsed(u)
+}
+
+func (m *StatefulServerSessionManager) removeContained(id string) (err error) {
+	defer contain(&err)
+	return m.store.Remove(id)
+}
+
+// rename has the store have the session under another token. What other calls have
+// written since this one got its copy comes along.
+func (c *copied) rename(r *renewal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), UpdateTimeout)
+	defer cancel()
+	done, err := c.use.write(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	id, live := c.m.usages.of(c.use)
+	if !live {
+		return errClosed
+	}
+	c.m.usages.alias(c.use, r.token) // who ends it by its new token waits
+	if err := c.move(id, r); err != nil {
+		return err
+	}
+	c.m.usages.renamed(c.use, r.token)
+	if _, live := c.m.usages.of(c.use); !live { // somebody has ended it, and did not wait any longer
+		return errors.Join(errClosed, c.m.removeContained(r.token))
+	}
+	return nil
+}
+
+// move is rename by who has the turn.
+func (c *copied) move(old string, r *renewal) (err error) {
+	defer contain(&err)
+	store, token, after := c.m.store, r.token, optionsOf(c.session)
+	s, err := store.Get(old)
+	if err != nil || isNil(s) || s.Closed() {
+		return cmp.Or(err, layover.ErrNotFound)
+	}
+	both := []ServerSession{s}
+	if !same(s, c.session) {
+		apply(s, changes(c.before, after))
+		both = append(both, c.session)
+	}
+	undo := func() (err error) {
+		for _, s := range both {
+			err = errors.Join(err, setToken(s, old))
+		}
+		return err
+	}
+	for _, s := range both {
+		if err := setToken(s, token); err != nil {
+			return errors.Join(err, undo())
+		}
+	}
+	if err := store.Put(s); err != nil {
+		return errors.Join(err, undo())
+	}
+	if err := store.Remove(old); err != nil {
+		return errors.Join(err, c.m.removeContained(token), undo())
+	}
+	c.before = after
+	for _, s := range both {
+		if own, ok := s.(*statefulServerSession); ok {
+			own.mu.Lock()
+			(&renewal{moved: r.moved, owner: r.owner, expires: r.expires, origin: r.origin}).hand(own)
+			own.mu.Unlock()
+		}
+	}
+	return nil
 }
 
 // saved is a lease that outlives its call, see [Acquire].
@@ -288,74 +397,17 @@ func (l *saved) Release() {
 	if l.once.Swap(true) {
 		return
 	}
-	if err := l.save(context.Background()); err != nil {
+	if err := l.settle(context.Background()); err != nil {
 		_ = l.m.reporter.report(context.Background(), l.session, "layover: what was set in a session after its call could not be saved", err)
 	}
 	l.copied.Release()
 }
 
-// lookupCopy is lookup in a store that is not of this package's.
-func (m *StatefulServerSessionManager) lookupCopy(ctx context.Context, id string) (ServerSession, SessionLease, error) {
-	for {
-		u := m.usages.join(id, false)
-		c, err := m.fetchCopy(ctx, id, u)
-		switch {
-		case err != nil:
-			m.usages.leave(id, u)
-			return nil, nil, err
-		case m.usages.is(id, u):
-			return c.session, c, nil
-		}
-		c.Release()
-		if u.over() { // it is about to be removed
-			return nil, nil, layover.ErrNotFound
-		}
+// settle saves the session, or ends it, if it was closed.
+func (c *copied) settle(ctx context.Context) (err error) {
+	defer contain(&err)
+	if c.session.Closed() {
+		return c.end()
 	}
-}
-
-// fetchCopy returns the lease of a session for a call that has joined.
-func (m *StatefulServerSessionManager) fetchCopy(ctx context.Context, id string, u *usage) (_ *copied, err error) {
-	s, inner, err := m.fetch(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	c := &copied{m: m, id: id, use: u, session: s, inner: inner}
-	good := false
-	defer func() { // also if the session panics
-		if !good && inner != nil {
-			inner.Release()
-		}
-	}()
-	if s.Closed() { // outside of a call, or it would be gone
-		if err = layover.ErrNotFound; inner != nil {
-			err = cmp.Or(m.CloseSession(s), err)
-		}
-		return nil, err
-	}
-	c.before = optionsOf(s)
-	good = true
-	return c, nil
-}
-
-// addCopy is add to a store that is not of this package's.
-func (m *StatefulServerSessionManager) addCopy(ctx context.Context, s ServerSession, origin layover.Origin) (_ *copied, err error) {
-	id := s.Token()
-	c := &copied{m: m, id: id, session: s, before: optionsOf(s), use: m.usages.join(id, true)}
-	good := false
-	defer func() { // also if the store panics
-		if !good {
-			m.usages.leave(id, c.use)
-		}
-	}()
-	if store, ok := m.store.(LeaseStore); !ok {
-		// A plain store replaces what it has: look first.
-		if old, err := m.store.Get(id); err == nil && old != nil {
-			return nil, layover.ErrExists
-		}
-		err = m.store.Put(s)
-	} else if c.inner, err = store.Add(ctx, s, origin); err == nil && c.inner == nil {
-		err = errors.New("the store returned no lease")
-	}
-	good = err == nil
-	return c, err
+	return c.save(ctx)
 }
