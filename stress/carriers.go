@@ -21,6 +21,8 @@ const (
 	header // of its own choice, together with its name
 	proof  // of who it is
 	inTurn // each connection another one
+	crowd  // a cookie, and the name of one user for many
+	alone  // a cookie, and a name of its own
 )
 
 const (
@@ -46,6 +48,9 @@ func first(ctx context.Context, name string) string {
 	return ""
 }
 
+// inJar reports whether a client keeps cookies.
+func (c carrier) inJar() bool { return c == cookie || c == crowd || c == alone }
+
 // cookie returns the cookie header of the client's session.
 func (c *client) cookie() []string {
 	const name = session.StatefulSessionCookieName
@@ -61,6 +66,10 @@ func (c *client) identity() []string {
 		return []string{userHeader, fmt.Sprint("user", c.id), keyHeader, fmt.Sprint("key", c.logins)}
 	case proof:
 		return []string{userHeader, fmt.Sprint("user", c.id/2), loginHeader, fmt.Sprintf("login%d.%d", c.id, c.logins)}
+	case crowd:
+		return []string{userHeader, fmt.Sprint("mob", c.id%2)}
+	case alone:
+		return []string{userHeader, fmt.Sprint("neighbour", c.id)}
 	default:
 		return nil
 	}

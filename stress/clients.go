@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
 )
 
@@ -38,7 +39,7 @@ type kind struct {
 // kinds are the parts of the population. To add a scenario, add a line.
 var kinds = []kind{
 	{"well-behaved", 12, cookie, slack, (*client).behave},
-	{"flooding", 6, nothing, low, (*client).flood},
+	{"flooding", 10, nothing, low, (*client).flood},
 	{"cookie-less", 2, nothing, low, (*client).pass},
 	{"vanishing", 4, cookie, slack, (*client).vanish},
 	{"slow streams", 4, cookie, never, (*client).stream},
@@ -48,6 +49,10 @@ var kinds = []kind{
 	{"principals", 2, proof, slack, (*client).behave},
 	{"retrying", 4, inTurn, slack, (*client).retry},
 	{"thieves", 2, cookie, slack, (*client).steal},
+	{"renewing", 4, cookie, slack, (*client).renew},
+	{"closing streams", 2, cookie, slack, (*client).closeUnder},
+	{"mobs", 4, crowd, slack, (*client).mob},
+	{"mobs' neighbours", 2, alone, slack, (*client).behave},
 }
 
 // tide is what time it is. At high tide so many sessions are made that some are
@@ -160,6 +165,12 @@ type ownSession struct {
 	knows  bool  // it has shown that it knows
 }
 
+// fingerprint returns the mark as the store has it.
+func (o ownSession) fingerprint() layover.Fingerprint {
+	f, _ := layover.ParseFingerprint(o.mark)
+	return f
+}
+
 // span is the time that a call took, as its client saw it.
 type span struct{ start, end time.Time }
 
@@ -185,13 +196,16 @@ func (c *client) connect() bool {
 		c.by = cookie + carrier((c.id+c.logins)%3)
 	}
 	c.logins++
-	if c.own, c.jar = (ownSession{}), nil; c.by == cookie {
+	if c.own, c.jar = (ownSession{}), nil; c.by.inJar() {
 		c.jar = newJar()
 	}
 	c.mixed = c.identity() == nil && c.id%2 == 0
 	door := c.doors[1]
-	if c.mixed {
+	switch {
+	case c.mixed:
 		door = c.doors[0]
+	case c.by == crowd || c.by == alone:
+		door = c.doors[2+c.id%2]
 	}
 	sql, err := flightsql.NewClient(door.addr, nil, []flight.ClientMiddleware{c.jar.middleware(c.identity()...)},
 		grpc.WithTransportCredentials(insecure.NewCredentials()))

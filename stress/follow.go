@@ -21,17 +21,32 @@ type loss struct{ mark, reason string }
 
 // lossOf returns what an error says of a lost session, nil if nothing.
 func lossOf(err error) *loss {
+	st := statusOf(err)
+	if st.Code() != codes.NotFound || !strings.HasPrefix(st.Message(), session.LostPrefix) {
+		return nil
+	}
+	if info := detailOf(err); info != nil {
+		return &loss{info.GetMetadata()["session"], info.GetReason()}
+	}
+	return nil
+}
+
+// statusOf returns the status in an error as it is, nil if there is none.
+func statusOf(err error) *status.Status {
 	var g interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &g) {
 		return nil
 	}
-	st := g.GRPCStatus()
-	if st.Code() != codes.NotFound || !strings.HasPrefix(st.Message(), session.LostPrefix) {
-		return nil
-	}
-	for _, detail := range st.Details() {
+	return g.GRPCStatus()
+}
+
+func codeOf(err error) codes.Code { return statusOf(err).Code() }
+
+// detailOf returns what the package under test says in an error, nil if nothing.
+func detailOf(err error) *errdetails.ErrorInfo {
+	for _, detail := range statusOf(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == session.ErrorDomain {
-			return &loss{info.GetMetadata()["session"], info.GetReason()}
+			return info
 		}
 	}
 	return nil
@@ -98,7 +113,9 @@ func (c *client) follow(r reply, s span) {
 		c.watch.expect(notStale, c.own.told == nil, "session %s was handed out after its client had been told that it is lost", r.session)
 		most := c.idle + c.resolution()
 		c.watch.expect(notStale, unused < most, "session %s was handed out after its client had not used it for %s, expected less than %s", r.session, unused, most)
-		c.own.last = s
+		if c.own.last = s; r.renewed != "" {
+			c.own.mark = r.renewed
+		}
 	}
 }
 

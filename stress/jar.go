@@ -89,6 +89,8 @@ type reply struct {
 	session string    // fingerprint of the session that served the call; empty: none did
 	made    bool      // for this call
 	brought bool      // the call brought a session cookie
+	renewed string    // what it is since the call renewed it; empty: it did not
+	cookies []string  // that the client was told to set, or to drop
 	lost    *loss     // the call was refused
 	first   time.Time // when the first message came, of a stream
 }
@@ -96,12 +98,19 @@ type reply struct {
 type (
 	replyKey   struct{}
 	cookiesKey struct{}
+	begunKey   struct{}
 )
 
 // withCookies returns a context for calls that send these cookie headers and
 // leave the jar alone.
 func withCookies(ctx context.Context, lines []string) context.Context {
 	return context.WithValue(ctx, cookiesKey{}, lines)
+}
+
+// withBegun returns a context for a stream, of which f is told when its first
+// message has come.
+func withBegun(ctx context.Context, f func()) context.Context {
+	return context.WithValue(ctx, begunKey{}, f)
 }
 
 // withReply returns a context for one call, whose reply is filled in when the
@@ -117,6 +126,7 @@ func (j *jar) ended(ctx context.Context, md metadata.MD) {
 	}
 	if r, ok := ctx.Value(replyKey{}).(*reply); ok {
 		r.session, r.made = strings.Join(md.Get(fingerprintHeader), ", "), md.Get(madeHeader) != nil
+		r.renewed, r.cookies = strings.Join(md.Get(renewedHeader), ", "), md.Get("set-cookie")
 	}
 }
 
@@ -158,6 +168,9 @@ func (s *clientStream) RecvMsg(m any) error {
 		s.jar.ended(s.ctx, metadata.Join(header, s.Trailer()))
 	} else if r, ok := s.ctx.Value(replyKey{}).(*reply); ok && r.first.IsZero() {
 		r.first = time.Now()
+		if begun, ok := s.ctx.Value(begunKey{}).(func()); ok {
+			begun()
+		}
 	}
 	return err
 }

@@ -25,6 +25,9 @@ const (
 	own
 	needed
 	told
+	renewed
+	outlasts
+	allotted
 	explained
 	answered
 	sound
@@ -48,6 +51,9 @@ var promiseTexts = [promises]string{
 	own:        "every call sees its own session and the options that were set in it",
 	needed:     "a session is made for a call that needs one, and for no other",
 	told:       "no statement runs in the default schema after a session that had set one",
+	renewed:    "a renewed session is found by its new ID, and by no other",
+	outlasts:   "streams go on to their end, whoever closes or renews their session",
+	allotted:   "no principal has more sessions than it may have, and none leaves for another's",
 	explained:  "a client loses its session only for a reason that the store explains",
 	answered:   "every call is answered, as the protocol has it",
 	sound:      "index, counts, eviction order and timers tell the same of every session",

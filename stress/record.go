@@ -19,6 +19,7 @@ type record struct {
 	createdAt, endedAt        time.Time
 	reason                    layover.Reason
 	nth                       uint64 // to end
+	born, died                uint64 // its places among all events
 
 	// From the middlewares: the calls that use it.
 	calls      int       // ever
@@ -35,16 +36,31 @@ type record struct {
 
 	resource bool // it is of the type with a resource
 	closes   int
+
+	// Of what may have only so many sessions, see floods.go.
+	owner string
+	allot *allotment
+
+	// Of what was renewed, see heirs.go.
+	renewals  int       // that calls have asked for, and are yet to come
+	renamedAt time.Time // since then, at the latest, its ID finds nothing
+	heir      *record   // what it is since
 }
 
 // call is one call as the middlewares around and inside the session middleware
 // see it.
 type call struct {
 	start time.Time
-	named bool      // it names a principal
+	named bool   // it names a principal, by which its session is found
+	owner string // the principal whose session by cookie it gets, of what may have only so many
+	allot *allotment
 	asked time.Time // when it asked for a new session; zero: it did not
 	used  *record   // the session that it got, nil if none
 }
+
+// reserved reports whether it is a principal's, whose places are not to be had for
+// others.
+func (r *record) reserved() bool { return r.named || r.owner != "" }
 
 // sticks reports whether a session is to be confirmed: a second call has come,
 // or its principal proves who it is anyway.

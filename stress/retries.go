@@ -46,7 +46,7 @@ func (c *client) lose(ctx context.Context, rng *rand.Rand) bool {
 	if v.judge(); ctx.Err() != nil || !c.recover(ctx, way) {
 		return false
 	}
-	if way > 3 && c.by == cookie {
+	if way > 3 && c.by.inJar() {
 		return c.late(ctx, schema)
 	}
 	return c.set(ctx, schema) && c.query(ctx)

@@ -34,6 +34,8 @@ const (
 	fingerprintHeader = "layover-fingerprint"
 	// madeHeader tells it that the session was made for the call.
 	madeHeader = "layover-made"
+	// renewedHeader tells it which one its session is since the call renewed it.
+	renewedHeader = "layover-renewed"
 	// maxHeaderBytes lets the client with oversized cookies have an error; the
 	// default of grpc-go is 16 MiB.
 	maxHeaderBytes = 16 << 10
@@ -46,9 +48,9 @@ const (
 	defaultSchema = "default"
 )
 
-// server is a Flight SQL server under load, at two addresses with one store: one
-// for clients with cookies, with sessions of both types, the other one for every
-// carrier.
+// server is a Flight SQL server under load, at several addresses with one store:
+// one for clients with cookies, with sessions of both types, another one for every
+// carrier, and two where principals may have so many sessions only.
 type server struct {
 	flightsql.BaseServer
 	store *session.ExpiringSessionStore
@@ -78,17 +80,16 @@ func startServer(c config, w *watch) (*server, error) {
 	}
 	w.explain = store.Explain
 	s := &server{store: store, watch: w}
-	mixed := &factory{plain: session.NewSessionFactory(nil), store: store, watch: w}
-	for _, middleware := range []flight.ServerMiddleware{
-		session.NewServerMiddleware(
-			session.NewStatefulServerSessionManager(session.WithStore(store), session.WithFactory(mixed)),
-			session.WithTellWindow(c.window()), session.WithLogger(nil), session.WithLazySessions(), session.WithPrincipal(principal)),
-		session.NewServerMiddleware(
-			session.NewStatefulServerSessionManager(session.WithStore(store)),
-			session.WithTellWindow(c.window()), session.WithLogger(nil), session.WithPrincipal(principal),
+	mixed := session.WithFactory(&factory{plain: session.NewSessionFactory(nil), store: store, watch: w})
+	refuse, evict := &allotment{c.allot(), session.RefuseNewest}, &allotment{c.allot(), session.EvictOldest}
+	for _, err := range []error{
+		s.open(c, &outside{watch: w}, mixed, session.WithLazySessions()),
+		s.open(c, &outside{watch: w, byName: true}, nil,
 			session.WithCarriers(session.Header(keyHeader, principal), session.ByPrincipal(principal), session.Cookie(""))),
+		s.open(c, &outside{watch: w, allot: refuse}, nil, session.WithMaxPerPrincipal(refuse.most, refuse.over)),
+		s.open(c, &outside{watch: w, allot: evict}, nil, session.WithMaxPerPrincipal(evict.most, evict.over)),
 	} {
-		if err := s.open(middleware); err != nil {
+		if err != nil {
 			s.stop()
 			return nil, err
 		}
@@ -97,12 +98,18 @@ func startServer(c config, w *watch) (*server, error) {
 }
 
 // open serves at one more address.
-func (s *server) open(sessions flight.ServerMiddleware) error {
+func (s *server) open(c config, o *outside, factory session.StatefulSessionManagerOption, opts ...session.MiddlewareOption) error {
+	managed := []session.StatefulSessionManagerOption{session.WithStore(s.store)}
+	if factory != nil {
+		managed = append(managed, factory)
+	}
+	sessions := session.NewServerMiddleware(session.NewStatefulServerSessionManager(managed...),
+		append(opts, session.WithTellWindow(c.window()), session.WithLogger(nil), session.WithPrincipal(principal))...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	around := flight.CreateServerMiddleware(&outside{s.watch})
+	around := flight.CreateServerMiddleware(o)
 	within := flight.CreateServerMiddleware(&inside{s})
 	d := &door{addr: listener.Addr().String(), done: make(chan error, 1)}
 	d.grpc = grpc.NewServer(
@@ -151,21 +158,31 @@ func (f *factory) CreateSession() (session.ServerSession, error) {
 	if err != nil || f.made.Add(1)%2 == 0 {
 		return s, err
 	}
-	r := &resource{s, f.store.Fingerprint(s.Token()), f.watch}
-	f.watch.opened(r.mark)
+	r := &resource{ServerSession: s, factory: f}
+	r.SetToken(s.Token())
+	f.watch.opened(r.mark())
 	return r, nil
 }
 
-// resource is a session of the server's own type that needs closing.
+// resource is a session of the server's own type that needs closing, and can be
+// renewed.
 type resource struct {
 	session.ServerSession
-	mark  layover.Fingerprint
-	watch *watch
+	factory *factory
+	token   atomic.Pointer[string]
 }
+
+// Token returns the session's token.
+func (r *resource) Token() string { return *r.token.Load() }
+
+// SetToken gives the session another token.
+func (r *resource) SetToken(token string) { r.token.Store(&token) }
+
+func (r *resource) mark() layover.Fingerprint { return r.factory.store.Fingerprint(r.Token()) }
 
 // Close is the teardown. Only the store calls it.
 func (r *resource) Close() error {
-	r.watch.closed(r.mark, time.Now())
+	r.factory.watch.closed(r.mark(), time.Now())
 	return r.ServerSession.Close()
 }
 
@@ -175,11 +192,18 @@ func callFrom(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 
 // outside is the middleware around the one under test: whatever lease a call
 // has, it has it in between.
-type outside struct{ watch *watch }
+type outside struct {
+	watch  *watch
+	byName bool       // principals find their sessions by name
+	allot  *allotment // nil: they may have as many as they like
+}
 
 // StartCall notes that a call begins.
 func (o *outside) StartCall(ctx context.Context) context.Context {
-	c := &call{start: time.Now(), named: isNamed(ctx)}
+	c := &call{start: time.Now(), named: o.byName && isNamed(ctx), allot: o.allot}
+	if o.allot != nil {
+		c.owner = first(ctx, userHeader)
+	}
 	o.watch.begin(c)
 	return context.WithValue(ctx, callKey{}, c)
 }
@@ -202,8 +226,12 @@ func (i *inside) StartCall(ctx context.Context) context.Context {
 		w.without(c)
 		return ctx
 	}
-	mark := i.server.store.Fingerprint(s.Token())
-	w.enter(c, mark, c.named || brings(ctx, s.Token()))
+	token := s.Token()
+	mark, brought := i.server.store.Fingerprint(token), c.named || brings(ctx, token)
+	if !brought { // or a former ID of it
+		mark, brought = w.follows(c, func() layover.Fingerprint { return i.server.store.Fingerprint(s.Token()) }, i.server.brought(ctx))
+	}
+	w.enter(c, mark, brought)
 	_ = grpc.SetHeader(ctx, metadata.Pairs(fingerprintHeader, mark.String()))
 	return ctx
 }
@@ -291,15 +319,23 @@ func schemaOf(s session.ServerSession) string {
 
 // Queries: what showSchema returns depends on the session; streamSchema returns
 // the same a number of times, at intervals; makeSession needs a session, which
-// holds nothing.
+// holds nothing; the others renew it and return what showSchema does.
 const (
 	showSchema   = "SHOW schema"
 	makeSession  = "MAKE session"
+	renewSession = "RENEW session"
+	renewLate    = "RENEW session after the header"
+	renewInfo    = "RENEW session before there is a result"
 	streamSchema = "STREAM schema %d EVERY %d" // batches, nanoseconds
 )
 
 // GetFlightInfoStatement answers any query with a ticket that contains it.
 func (s *server) GetFlightInfoStatement(ctx context.Context, q flightsql.StatementQuery, d *flight.FlightDescriptor) (*flight.FlightInfo, error) {
+	if q.GetQuery() == renewInfo {
+		if err := s.renew(ctx); err != nil {
+			return nil, err
+		}
+	}
 	ticket, err := flightsql.CreateStatementQueryTicket([]byte(q.GetQuery()))
 	if err != nil {
 		return nil, err
@@ -316,7 +352,15 @@ func (s *server) DoGetStatement(ctx context.Context, t flightsql.StatementQueryT
 	}
 	batches, every := 1, time.Duration(0)
 	switch query := string(t.GetStatementHandle()); query {
-	case showSchema:
+	case showSchema, renewInfo:
+	case renewSession:
+		if err := s.renew(ctx); err != nil {
+			return nil, nil, err
+		}
+	case renewLate:
+		if err := s.renewLate(ctx); err != nil {
+			return nil, nil, err
+		}
 	case makeSession:
 		ensure := func() error { _, err := session.Ensure(ctx); return err }
 		if err := s.need(ctx, false, ensure); err != nil {

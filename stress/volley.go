@@ -175,4 +175,4 @@ func (v *volley) check(s shot, first *span) {
 }
 
 // brings reports whether the call had what finds the client's session.
-func (c *client) brings(r reply) bool { return c.by != cookie || r.brought }
+func (c *client) brings(r reply) bool { return !c.by.inJar() || r.brought }

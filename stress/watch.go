@@ -35,7 +35,9 @@ type watch struct {
 	named       int                               // of the live ones
 	mostNamed   int                               // of them
 	endsInUse   int
-	counts      struct{ created, ended, opened, closed, entered uint64 }
+	owned       map[string][]*record // by principals that may have only so many
+	newest      *record              // the last one that was created
+	counts      struct{ events, created, ended, renamed, opened, closed, entered uint64 }
 	stopped     bool          // the shutdown has begun
 	polled      time.Time     // when poll was last called
 	probed      time.Time     // when the probe that is on its way began
@@ -50,6 +52,7 @@ func newWatch(c config) *watch {
 		live:     make(map[*record]struct{}),
 		unclosed: make(map[*record]struct{}),
 		waiting:  make(map[*call]struct{}),
+		owned:    make(map[string][]*record),
 	}
 	w.failed = make(chan struct{})
 	w.before.goroutines, w.before.heap = uint64(runtime.NumGoroutine()), heap()
@@ -72,6 +75,8 @@ func (w *watch) timeout(r *record) time.Duration {
 func (w *watch) observe(ev layover.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.withinMax(ev)
+	w.counts.events++
 	r := w.record(ev.Fingerprint, byEvents)
 	switch ev.Kind {
 	case layover.EventCreated:
@@ -80,11 +85,13 @@ func (w *watch) observe(ev layover.Event) {
 		}
 		w.expect(ordered, !r.ended, "session %s was created after it had ended, expected never", r.mark)
 		w.expect(ordered, !r.created, "session %s was created twice, expected once", r.mark)
-		r.created, r.createdAt = true, ev.At
+		r.created, r.createdAt, r.born, w.newest = true, ev.At, w.counts.events, r
 		w.live[r] = struct{}{}
-		w.unconfirmed++
+		if r.confirmed = ev.Confirmed; !r.confirmed {
+			w.unconfirmed++
+		}
 		w.counts.created++
-		w.expect(bounded, len(w.live) <= w.max, "%d sessions were live at once, expected at most %d", len(w.live), w.max)
+		w.withinQuota(r.owner)
 	case layover.EventConfirmed:
 		w.expect(ordered, r.created && !r.confirmed && !r.ended,
 			"session %s was confirmed when %s, expected once, after its creation and before its end", r.mark, r.stage())
@@ -96,14 +103,17 @@ func (w *watch) observe(ev layover.Event) {
 			return
 		}
 		w.judge(r, ev)
-		r.ended, r.endedAt, r.reason, r.nth = true, ev.At, ev.Reason, w.counts.ended
+		r.ended, r.endedAt, r.reason, r.nth, r.died = true, ev.At, ev.Reason, w.counts.ended, w.counts.events
 		w.ends = append(w.ends, r)
 		delete(w.live, r)
 		if !r.confirmed {
 			w.unconfirmed--
 		}
-		if r.named {
+		if r.reserved() {
 			w.named--
+		}
+		if ev.Reason == layover.ReasonRenamed {
+			w.inherit(r, w.newest)
 		}
 		if r.resource && r.closes == 0 {
 			w.unclosed[r] = struct{}{}
@@ -137,6 +147,11 @@ func (w *watch) judge(r *record, ev layover.Event) {
 		} else {
 			w.expect(assured, true, "")
 		}
+	case layover.ReasonQuota:
+		w.idled(r, ev)
+		w.outnumbered(r, ev)
+	case layover.ReasonRenamed:
+		w.expect(notEarly, r.renewals > 0, "session %s ended as renamed, but no call renewed it", r.mark)
 	case layover.ReasonClosed:
 		w.expect(notEarly, !r.closedAt.IsZero(), "session %s ended as closed, but no client had closed it", r.mark)
 	case layover.ReasonShutdown:
@@ -170,7 +185,7 @@ func (w *watch) enter(c *call, f layover.Fingerprint, brought bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.waiting, c)
-	r := w.record(f, byCalls)
+	r := w.current(c, w.record(f, byCalls))
 	w.expect(own, brought, "session %s was handed to a call that did not bring its cookie", f)
 	w.expect(own, r.calls > 0, "session %s was handed out before the call that it was made for had it", f)
 	unused, most := c.start.Sub(r.lastDone), w.timeout(r)+w.resolution()
@@ -197,16 +212,13 @@ func (w *watch) makes(c *call, f layover.Fingerprint, holds, brought bool, now t
 	defer w.mu.Unlock()
 	delete(w.waiting, c)
 	w.counts.entered++
-	if c.named {
-		w.named++
-		w.mostNamed = max(w.mostNamed, w.named)
-	}
 	r := w.next(f, byNoCalls)
 	w.expect(needed, !c.asked.IsZero(), "session %s was made for a call that needs none", f)
 	w.expect(own, r.calls == 0, "session %s, which a call had before, was made for another one", f)
 	w.expect(own, !brought, "a new session got the ID %s that its client had made up", f)
 	r.firstStart, r.lastLeft, r.entered = c.asked, c.asked, now
-	r.held, r.named = holds, c.named
+	r.held, r.named, r.owner, r.allot = holds, c.named, c.owner, c.allot
+	w.reserve(r)
 	w.uses(c, r, c.asked)
 }
 
@@ -249,14 +261,14 @@ func later(a, b time.Time) time.Time {
 func (w *watch) holds(r *record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r.held = true
+	r.latest().held = true
 }
 
 // closing notes that a client asks for the end of its session.
 func (w *watch) closing(r *record, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r.closedAt = now
+	r.latest().closedAt = now
 }
 
 // leave notes that a call is about to give its session back. has says that it
@@ -265,7 +277,7 @@ func (w *watch) leave(c *call, has bool, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.expect(needed, has == (c.used != nil), "a call that had asked for a session (%t) ended with one (%t)", c.used != nil, has)
-	if r := c.used; r != nil {
+	if r := c.used.latest(); r != nil {
 		r.inside--
 		r.lastLeft = later(r.lastLeft, now)
 	}
@@ -277,7 +289,7 @@ func (w *watch) done(c *call, now time.Time) {
 	defer w.mu.Unlock()
 	delete(w.waiting, c) // if it was refused
 	w.running--
-	if r := c.used; r != nil {
+	if r := c.used.latest(); r != nil {
 		r.running--
 		r.lastDone = later(r.lastDone, now)
 	}
@@ -289,6 +301,9 @@ func (w *watch) refused(c *call, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.waiting, c)
+	if c.allot != nil && w.outOfQuota(c, err) {
+		return
+	}
 	if w.expect(answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err) {
 		places := w.max - w.mostNamed
 		w.expect(answered, w.peak > places, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, places)
@@ -335,7 +350,7 @@ func (w *watch) poll(s layover.Stats, now time.Time) {
 		if r.running == 0 {
 			w.overdue(r, later(r.createdAt, r.lastDone).Add(w.timeout(r)), w.resolution(), now, "its idle deadline")
 		}
-		w.overdue(r, later(r.createdAt, r.entered).Add(w.lifetime()), w.resolution(), now, "the end of its lifetime")
+		w.overdue(r, r.since().Add(w.lifetime()), w.resolution(), now, "the end of its lifetime")
 		if !r.closedAt.IsZero() {
 			w.overdue(r, r.closedAt, 0, now, "its client had closed it")
 		}
@@ -361,42 +376,6 @@ func (w *watch) overdue(r *record, deadline time.Time, late time.Duration, now t
 	w.expect(prompt, ok, "session %s was there %s after %s, expected less than %s", r.mark, by, what, late+grace)
 }
 
-// lag keeps book of how late the machine is, and forgets it at the rate of time.
-func (w *watch) lag(now time.Time) {
-	w.late = max(0, w.late-pollEvery)
-	if !w.probed.IsZero() {
-		w.late = max(w.late, now.Sub(w.probed))
-	}
-	if !w.polled.IsZero() {
-		w.late = max(w.late, now.Sub(w.polled)-pollEvery)
-	}
-	w.polled = now
-}
-
-// allowance is how late the store may be: on a machine on which even a poll or
-// a probe is late, several times that on top of the grace.
-func (w *watch) allowance() time.Duration { return grace + 4*w.late }
-
-// probe measures how long the machine takes for what the store does at a
-// deadline: a timer fires, one goroutine starts another one, and the watch is
-// told.
-func (w *watch) probe() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.probed.IsZero() {
-		return
-	}
-	w.probed = time.Now()
-	time.AfterFunc(layover.Tick, func() {
-		go func() {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.late = max(w.late, time.Since(w.probed))
-			w.probed = time.Time{}
-		}()
-	})
-}
-
 // forget drops what nobody will ask for any more, so that a long run needs no
 // more memory than a short one.
 func (w *watch) forget(now time.Time) {
@@ -409,6 +388,7 @@ func (w *watch) forget(now time.Time) {
 			w.ends = append(w.ends, r) // later
 			return
 		}
+		w.disown(r)
 		if w.sessions[r.mark] = slices.DeleteFunc(w.sessions[r.mark], func(old *record) bool { return old == r }); len(w.sessions[r.mark]) == 0 {
 			delete(w.sessions, r.mark)
 		}
@@ -446,7 +426,7 @@ func (w *watch) lost(mark, why string, window time.Duration) {
 	switch reason {
 	case layover.ReasonIdle, layover.ReasonUnconfirmed:
 		w.expect(explained, window >= timeout, "a client lost session %s (%s) although it had used it in the last %s, expected only after %s", f, reason, window, timeout)
-	case layover.ReasonLifetime, layover.ReasonCapacity: // judged when it ended
+	case layover.ReasonLifetime, layover.ReasonCapacity, layover.ReasonQuota: // judged when it ended
 		w.expect(explained, true, "")
 	default:
 		w.expect(explained, false, "a client lost session %s (%s), but had not closed it", f, reason)
@@ -500,13 +480,14 @@ func (w *watch) settle(s layover.Stats, m *meter) {
 	w.expect(clean, len(w.live) == 0 && s.Live == 0 && s.Retired == 0, "%d sessions are live after the shutdown (the store counts %d), expected none", len(w.live), s.Live)
 	w.expect(ordered, n.created == s.Created && n.ended == s.Ended.Total() && n.created == n.ended && s.EventsDropped == 0,
 		"%d sessions were reported as created and %d as ended (the store counts %d and %d), expected the same number", n.created, n.ended, s.Created, s.Ended.Total())
-	w.expect(closedOnce, s.Closed == s.Created, "the store closed %d sessions of %d, expected all", s.Closed, s.Created)
-	w.expect(needed, n.created == n.entered, "%d sessions were made for %d calls that asked for one, expected the same number", n.created, n.entered)
+	made := n.created - n.renamed
+	w.expect(closedOnce, s.Closed == s.Created-n.renamed, "the store closed %d sessions of %d, expected all", s.Closed, s.Created-n.renamed)
+	w.expect(needed, made == n.entered, "%d sessions were made for %d calls that asked for one, expected the same number", made, n.entered)
 	for _, all := range w.sessions {
 		w.leaks(all)
 	}
 	w.expect(closedOnce, n.opened == n.closed, "%d resources were opened and %d closed, expected the same number", n.opened, n.closed)
-	w.sessions, w.ends, w.live, w.unclosed = nil, nil, nil, nil // they are not a leak
+	w.sessions, w.ends, w.live, w.unclosed, w.owned, w.newest = nil, nil, nil, nil, nil, nil // they are not a leak
 	w.mu.Unlock()
 	eventually(5*grace, func() bool { return uint64(runtime.NumGoroutine()) <= w.before.goroutines })
 	m.goroutines, m.heap = uint64(runtime.NumGoroutine()), heap()
