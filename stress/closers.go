@@ -130,6 +130,7 @@ func (u *underWay) begin(ctx context.Context, width int) bool {
 		})
 		select {
 		case <-begun:
+			u.client.own.last.end = time.Now() // it is in use
 		case lost := <-failed:
 			if lost.lost != nil {
 				u.client.told(lost.reply, lost.span)

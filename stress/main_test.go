@@ -91,15 +91,15 @@ func TestEveryKindHasAClient(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	c, err := parse([]string{"-duration", "3s", "-clients", "12", "-idle", "1s", "-max", "5", "-seed", "6"}, io.Discard)
-	if want := (config{3 * time.Second, 12, time.Second, 5, 6}); c != want || err != nil {
+	c, err := parse([]string{"-duration", "3s", "-clients", "16", "-idle", "1s", "-max", "5", "-seed", "6"}, io.Discard)
+	if want := (config{3 * time.Second, 16, time.Second, 5, 6}); c != want || err != nil {
 		t.Errorf("%+v, %v, want %+v", c, err, want)
 	}
 	if c, err := parse(nil, io.Discard); err != nil || c.seed == 0 {
 		t.Errorf("seed %d, %v, want a random one", c.seed, err)
 	}
 	for _, bad := range []string{
-		"-duration 0s", "-duration -1s", "-duration 25h", "-clients 9", "-clients 5000", "-idle 1ms",
+		"-duration 0s", "-duration -1s", "-duration 25h", "-clients 14", "-clients 5000", "-idle 1ms",
 		"-idle 25h", "-idle 2", "-max 0", "-max x", "-seed -1", "-nonsense", "nonsense",
 	} {
 		var said bytes.Buffer

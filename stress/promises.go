@@ -53,7 +53,7 @@ var promiseTexts = [promises]string{
 	told:       "no statement runs in the default schema after a session that had set one",
 	renewed:    "a renewed session is found by its new ID, and by no other",
 	outlasts:   "streams go on to their end, whoever closes or renews their session",
-	allotted:   "no principal has more sessions than it may have, and none leaves for another's",
+	allotted:   "no principal has more than its maximum, and no other one's leave for it",
 	explained:  "a client loses its session only for a reason that the store explains",
 	answered:   "every call is answered, as the protocol has it",
 	sound:      "index, counts, eviction order and timers tell the same of every session",

@@ -149,7 +149,7 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 		want    string
 	}{
 		"above the maximum": {bounded, func(s *story) {
-			s.created(a).created(b).created(layover.Fingerprint{0xc})
+			s.created(a).created(b).created(layover.Fingerprint{0xc}).confirmed(a)
 		}, "3 sessions were live at once, expected at most 2"},
 		"above the maximum as the store counts": {bounded, func(s *story) {
 			s.poll(layover.Stats{Live: 2, Retired: 1, Unconfirmed: 2, Created: 2})
