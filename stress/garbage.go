@@ -52,6 +52,9 @@ func (c *client) garbled(ctx context.Context, lines []string, mine bool) bool {
 		case r.lost != nil && r.lost.mark != c.own.mark:
 			// Of sessions that have IDs of their own, anything may be one.
 			c.watch.expect(explained, c.mixed && r.lost.reason == "SESSION_UNKNOWN", "a client was told of session %s (%s), which never was, for the cookies %.200q", r.lost.mark, r.lost.reason, lines)
+			if mine && c.own.told == nil { // it was told of the first one, for all
+				c.own.told = &s
+			}
 		case mine:
 			return c.heard(r, s, err)
 		default:
