@@ -32,13 +32,13 @@
 // resources, and by the clients (clients.go), who know which schema they have set
 // and are told in a header which session served them, if any.
 //
-// The server has two addresses, with one store. At one of them clients are known
+// The server has four addresses, with one store. At one of them clients are known
 // by cookies, and every other session is of the package's own type. The others
 // are of a type of the server's, with a resource that the store closes: Close of
 // such a type is the teardown, so it is the store's alone to call, which is what
-// the watch counts. At the other address clients are also known by a header of
-// their choice or by who they are (carriers.go), and all sessions are of the
-// package's own type. Those with a resource lose their options when they are torn
+// the watch counts. At another one clients are also known by a header of their
+// choice or by who they are (carriers.go), and all sessions are of the package's
+// own type, as at the last two, where principals may have so many only. Those with a resource lose their options when they are torn
 // down, so that a client would see it if that came too early; the others keep
 // them for the calls that still use them, and take no more.
 //
@@ -49,6 +49,13 @@
 // it knows, by SetSessionOptions or CloseSession or with a new connection, or
 // until it was told for three quarters of the idle timeout. Only after that may a
 // statement of it see the default schema.
+//
+// Some have their session renewed, one at a time or at once (renewals.go): it must
+// live on under its new ID (heirs.go), while the old one finds nothing, and its
+// owner is told. Some close theirs while its streams run (closers.go), which go on
+// to their end, and at once have another one made, which must stay. Mobs of one
+// principal want far more sessions than it may have (floods.go): where the newest
+// are refused, and where the oldest leave, none of anybody else's may leave for it.
 package main
 
 import (
@@ -116,7 +123,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f := flag.NewFlagSet("stress", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.DurationVar(&c.duration, "duration", 15*time.Second, "how long the clients drive the server")
-	f.IntVar(&c.clients, "clients", 64, "how many clients there are, split over the kinds")
+	f.IntVar(&c.clients, "clients", 64, "how many clients there are, split over the kinds, such as floods, thieves, renewals, mobs")
 	f.DurationVar(&c.idle, "idle", 2*time.Second, "idle timeout; the lifetime is five times that")
 	f.IntVar(&c.max, "max", 128, "maximum of sessions")
 	f.Uint64Var(&c.seed, "seed", 0, "seed of the clients' decisions; 0: a random one, which is printed")
