@@ -100,8 +100,9 @@ func (c *client) setSince(ctx context.Context, schema string, was ownSession, al
 type underWay struct {
 	client *client
 	was    ownSession
-	next   string    // the schema that it has since
-	since  time.Time // then at the latest
+	every  time.Duration // a message comes
+	next   string        // the schema that it has since
+	since  time.Time     // then at the latest
 	all    sync.WaitGroup
 
 	mu    sync.Mutex
@@ -114,9 +115,9 @@ type showing struct {
 	schemas []string
 }
 
-func (c *client) underWay(was ownSession) *underWay { return &underWay{client: c, was: was} }
-
-func (u *underWay) every() time.Duration { return u.client.idle / 16 }
+func (c *client) underWay(was ownSession) *underWay {
+	return &underWay{client: c, was: was, every: c.idle / 16}
+}
 
 // begin starts so many streams, and returns when the first message of each has
 // come. False: the session is lost, as the client is told.
@@ -144,7 +145,7 @@ func (u *underWay) begin(ctx context.Context, width int) bool {
 // run reads one stream, and returns how it went if it did not.
 func (u *underWay) run(ctx context.Context) *shot {
 	var last shot
-	query := fmt.Sprintf(streamSchema, closingBatches, u.every())
+	query := fmt.Sprintf(streamSchema, closingBatches, u.every)
 	schemas, ok := u.client.execute(ctx, query, func(r reply, s span, err error) bool {
 		last = shot{r, s}
 		return err == nil
@@ -178,7 +179,7 @@ func (u *underWay) judge() {
 			}
 			w.expect(outlasts, got == want, "batch %d of a stream saw schema %q in session %s, which was closed or renewed under it, expected %q", i, got, u.was.mark, want)
 		}
-		if last := e.start.Add((closingBatches - 1) * u.every()); u.next != "" && last.After(u.since) {
+		if last := e.start.Add((closingBatches - 1) * u.every); u.next != "" && last.After(u.since) {
 			w.expect(outlasts, changed >= 0, "a stream in session %s, which was renewed under it, did not see what was set since", u.was.mark)
 		}
 	}

@@ -44,10 +44,14 @@ func (c *client) renew(ctx context.Context, rng *rand.Rand) {
 }
 
 // renewUnder renews the session while streams that have it by its old ID are under
-// way, and sets another schema, which they must see, too.
+// way, and sets another schema, which they must see, too. Now and then they alone
+// use it for longer than the idle timeout.
 func (c *client) renewUnder(ctx context.Context, rng *rand.Rand, next string) bool {
 	was, old, query := c.own, c.cookie(), []string{renewSession, renewInfo}[rng.IntN(2)]
 	u := c.underWay(was)
+	if rng.IntN(3) == 0 {
+		u.every = c.idle / 4
+	}
 	defer u.judge()
 	if !u.begin(withCookies(ctx, old), 1+rng.IntN(2)) {
 		return false
