@@ -166,7 +166,7 @@ func (v *volley) check(s shot, first *span) {
 		w.expect(notStale, v.closed == nil || s.start.Before(v.closed.end), "session %s was handed out after CloseSession had been answered", s.session)
 		w.expect(notStale, first == nil || v.closed != nil || s.start.Before(first.end), "session %s was handed out after its client had been told that it is lost", s.session)
 	case s.op == setOptions:
-		w.expect(told, v.closed == nil, "SetSessionOptions made session %s for a client that was losing its cookie by CloseSession", s.session)
+		w.expect(told, v.closed == nil || s.end.Sub(v.closed.start) >= window, "SetSessionOptions made session %s for a client that was losing its cookie by CloseSession", s.session)
 	case w.expect(own, s.session == "", "a client was handed session %s, expected its own one %s or none", s.session, v.own.mark) && v.client.brings(s.reply):
 		known := v.acknowledged != nil && s.end.After(v.acknowledged.start)
 		w.expect(told, known || first != nil && s.end.Sub(first.start) >= window,
