@@ -56,6 +56,8 @@ type server struct {
 	store *session.ExpiringSessionStore
 	watch *watch
 	doors []*door
+
+	closes atomic.Uint64 // calls of CloseSession
 }
 
 // door is an address of the server, with a middleware of its own.
@@ -300,12 +302,14 @@ func (s *server) GetSessionOptions(ctx context.Context, _ *flight.GetSessionOpti
 	return &flight.GetSessionOptionsResult{SessionOptions: map[string]*flight.SessionOptionValue{optionName: &value}}, err
 }
 
-// CloseSession ends the session, if there is one.
+// CloseSession ends the session, if there is one. The answers to several come at
+// different times, so that there are late ones.
 func (s *server) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest) (_ *flight.CloseSessionResult, err error) {
 	if used := callFrom(ctx).used; used != nil {
 		s.watch.closing(used, time.Now())
 		err = session.End(ctx)
-		pause(ctx, time.Millisecond) // this call still uses the session: its teardown has to wait
+		late := time.Duration(s.closes.Add(1)%4) * s.watch.idle / 64
+		pause(ctx, time.Millisecond+late) // this call still uses the session: its teardown has to wait
 	}
 	return &flight.CloseSessionResult{Status: flight.CloseSessionResultClosed}, err
 }
