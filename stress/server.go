@@ -302,14 +302,16 @@ func (s *server) GetSessionOptions(ctx context.Context, _ *flight.GetSessionOpti
 	return &flight.GetSessionOptionsResult{SessionOptions: map[string]*flight.SessionOptionValue{optionName: &value}}, err
 }
 
-// CloseSession ends the session, if there is one. The answers to several come at
-// different times, so that there are late ones.
+// CloseSession ends the session, if there is one. Of several at once some come to
+// it late, and some are answered late.
 func (s *server) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest) (_ *flight.CloseSessionResult, err error) {
 	if used := callFrom(ctx).used; used != nil {
+		n := s.closes.Add(1)
+		late := func(n uint64) time.Duration { return time.Duration(n%4) * s.watch.idle / 64 }
+		pause(ctx, late(n))
 		s.watch.closing(used, time.Now())
 		err = session.End(ctx)
-		late := time.Duration(s.closes.Add(1)%4) * s.watch.idle / 64
-		pause(ctx, time.Millisecond+late) // this call still uses the session: its teardown has to wait
+		pause(ctx, time.Millisecond+late(n/4)) // this call still uses the session: its teardown has to wait
 	}
 	return &flight.CloseSessionResult{Status: flight.CloseSessionResultClosed}, err
 }
