@@ -23,7 +23,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover"
-	"github.com/c8e4ff29/layover/session"
 )
 
 // kind is a way to treat a server. A client of it goes round and round until
@@ -386,7 +385,7 @@ func (c *client) close(ctx context.Context) bool {
 		return false
 	}
 	c.own.closed = true
-	return c.watch.expect(answered, r.session == "" || !c.jar.has(session.StatefulSessionCookieName), "CloseSession left the client its cookie")
+	return c.watch.expect(answered, r.session == "" || !c.jar.has(), "CloseSession left the client its cookie")
 }
 
 func (c *client) askClose(ctx context.Context) error {

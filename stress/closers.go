@@ -11,8 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+
 	"github.com/c8e4ff29/layover"
-	"github.com/c8e4ff29/layover/session"
 )
 
 const closingBatches = 6 // of each stream
@@ -45,7 +46,7 @@ func (c *client) closeUnder(ctx context.Context, rng *rand.Rand) {
 	rest()
 	if made && c.query(ctx) {
 		u.all.Wait() // whatever they say of cookies
-		c.watch.expect(renewed, ctx.Err() != nil || c.jar.has(session.StatefulSessionCookieName),
+		c.watch.expect(renewed, ctx.Err() != nil || c.jar.has(),
 			"the cookie of session %s was deleted by the end of a stream of session %s", c.own.mark, was.mark)
 		c.query(ctx)
 	}
@@ -56,9 +57,10 @@ func (c *client) closeUnder(ctx context.Context, rng *rand.Rand) {
 func (c *client) closeAtOnce(ctx context.Context, closers int, patient bool) (rest func(), ok bool) {
 	var all sync.WaitGroup
 	answers := make(chan error, closers)
+	late := metadata.AppendToOutgoingContext(ctx, lateHeader, "1")
 	for range closers {
 		all.Go(func() {
-			_, _, err := c.call(ctx, closeSession, c.askClose)
+			_, _, err := c.call(late, closeSession, c.askClose)
 			answers <- err
 		})
 	}
@@ -72,7 +74,7 @@ func (c *client) closeAtOnce(ctx context.Context, closers int, patient bool) (re
 		return all.Wait, false // its lifetime was over before
 	}
 	if patient && ctx.Err() == nil {
-		ok = !c.jar.has(session.StatefulSessionCookieName)
+		ok = !c.jar.has()
 		return all.Wait, c.watch.expect(answered, ok, "CloseSession, %d times at once, left the client its cookie", closers)
 	}
 	return all.Wait, true

@@ -29,8 +29,8 @@ type jar struct {
 
 func newJar() *jar { return &jar{cookies: make(map[string]string)} }
 
-// has reports whether there is a cookie.
-func (j *jar) has(name string) bool { return j != nil && j.value(name) != "" }
+// has reports whether there is the cookie of a session.
+func (j *jar) has() bool { return j != nil && j.value(session.StatefulSessionCookieName) != "" }
 
 // value returns a cookie's value.
 func (j *jar) value(name string) string {
@@ -52,7 +52,7 @@ func (j *jar) apply(ctx context.Context) context.Context {
 		}
 		return metadata.AppendToOutgoingContext(ctx, all...)
 	}
-	r.brought = j.has(session.StatefulSessionCookieName)
+	r.brought = j.has()
 	if j == nil {
 		return ctx
 	}

@@ -36,6 +36,8 @@ const (
 	madeHeader = "layover-made"
 	// renewedHeader tells it which one its session is since the call renewed it.
 	renewedHeader = "layover-renewed"
+	// lateHeader asks for a CloseSession that may take its time.
+	lateHeader = "x-late"
 	// maxHeaderBytes lets the client with oversized cookies have an error; the
 	// default of grpc-go is 16 MiB.
 	maxHeaderBytes = 16 << 10
@@ -57,7 +59,7 @@ type server struct {
 	watch *watch
 	doors []*door
 
-	closes atomic.Uint64 // calls of CloseSession
+	closes atomic.Uint64 // calls of CloseSession that may be late
 }
 
 // door is an address of the server, with a middleware of its own.
@@ -302,16 +304,19 @@ func (s *server) GetSessionOptions(ctx context.Context, _ *flight.GetSessionOpti
 	return &flight.GetSessionOptionsResult{SessionOptions: map[string]*flight.SessionOptionValue{optionName: &value}}, err
 }
 
-// CloseSession ends the session, if there is one. Of several at once some come to
-// it late, and some are answered late.
+// CloseSession ends the session, if there is one. Of those that ask for it some
+// come to it late, and some are answered late.
 func (s *server) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest) (_ *flight.CloseSessionResult, err error) {
 	if used := callFrom(ctx).used; used != nil {
-		n := s.closes.Add(1)
-		late := func(n uint64) time.Duration { return time.Duration(n%4) * s.watch.idle / 64 }
-		pause(ctx, late(n))
+		var before, after time.Duration
+		if first(ctx, lateHeader) != "" {
+			n := time.Duration(s.closes.Add(1))
+			before, after = n%4*s.watch.idle/64, n/4%4*s.watch.idle/64
+		}
+		pause(ctx, before)
 		s.watch.closing(used, time.Now())
 		err = session.End(ctx)
-		pause(ctx, time.Millisecond+late(n/4)) // this call still uses the session: its teardown has to wait
+		pause(ctx, time.Millisecond+after) // this call still uses the session: its teardown has to wait
 	}
 	return &flight.CloseSessionResult{Status: flight.CloseSessionResultClosed}, err
 }
