@@ -49,7 +49,7 @@ var kinds = []kind{
 	{"retrying", 4, inTurn, slack, (*client).retry},
 	{"thieves", 2, cookie, slack, (*client).steal},
 	{"renewing", 4, cookie, slack, (*client).renew},
-	{"closing streams", 2, cookie, slack, (*client).closeUnder},
+	{"closing streams", 4, cookie, slack, (*client).closeUnder},
 	{"mobs", 4, crowd, slack, (*client).mob},
 	{"mobs' neighbours", 2, alone, slack, (*client).behave},
 }

@@ -24,7 +24,7 @@ const closingBatches = 6 // of each stream
 func (c *client) closeUnder(ctx context.Context, rng *rand.Rand) {
 	defer c.disconnect()
 	schema, next := fmt.Sprint("closing", rng.IntN(1000)), fmt.Sprint("since", rng.IntN(1000))
-	width, closers, patient := 1+rng.IntN(3), 1+rng.IntN(3), rng.IntN(2) == 0
+	width, closers, patient := 1+rng.IntN(3), 1+rng.IntN(4), rng.IntN(4) == 0
 	if !c.set(ctx, schema) {
 		return
 	}
@@ -41,8 +41,8 @@ func (c *client) closeUnder(ctx context.Context, rng *rand.Rand) {
 		return
 	}
 	c.own.closed = true
-	c.spent(ctx, rng, old, was, start)
 	made := c.setSince(ctx, next, was, closers == 1 || patient)
+	c.spent(ctx, rng, old, was, start)
 	rest()
 	if made && c.query(ctx) {
 		u.all.Wait() // whatever they say of cookies

@@ -311,7 +311,7 @@ func (s *server) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest
 		var before, after time.Duration
 		if first(ctx, lateHeader) != "" {
 			n := time.Duration(s.closes.Add(1))
-			before, after = n%4*s.watch.idle/64, n/4%4*s.watch.idle/64
+			before, after = n%4*s.watch.idle/32, n/4%4*s.watch.idle/32
 		}
 		pause(ctx, before)
 		s.watch.closing(used, time.Now())
