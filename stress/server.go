@@ -310,8 +310,8 @@ func (s *server) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest
 	if used := callFrom(ctx).used; used != nil {
 		var before, after time.Duration
 		if first(ctx, lateHeader) != "" {
-			n := time.Duration(s.closes.Add(1))
-			before, after = n%4*s.watch.idle/32, n/4%4*s.watch.idle/32
+			n, step := s.closes.Add(1), s.watch.idle/32
+			before, after = time.Duration(n%4)*step, time.Duration(n/4%4)*step
 		}
 		pause(ctx, before)
 		s.watch.closing(used, time.Now())
