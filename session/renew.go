@@ -214,8 +214,8 @@ func (m *interceptors) newToken(owner string) (token string, _ error) {
 	return token, nil
 }
 
-// run renews the session. That the header has left is known only when it is asked to
-// take the cookie; then the session gets its old token back.
+// run renews the session. Should the header leave in the middle of it, the session
+// gets its old token back.
 func (r *renewal) run() error {
 	h := r.h
 	if h.m.store != nil && isOwn(r.l.session) { // no foreign code
@@ -225,8 +225,8 @@ func (r *renewal) run() error {
 	if h.ownerOf(r.l) != r.caller { // another call has given it to somebody else
 		return errOver
 	}
-	if h.headerLeft() {
-		return errTooLate
+	if err := r.header("cache-control", `no-cache="set-cookie"`); err != nil { // as OWASP advises
+		return err
 	}
 	r.old, r.was = h.m.tokenOf(r.l), r.l.leased().Source()
 	if !r.moved {
@@ -238,7 +238,7 @@ func (r *renewal) run() error {
 	}
 	err := r.rename()
 	if err == nil {
-		if err = r.announce(); err != nil {
+		if err = r.header("set-cookie", (&http.Cookie{Name: h.m.cookie, Value: r.token}).String()); err != nil {
 			err = errors.Join(err, r.back().rename())
 		}
 	}
@@ -274,23 +274,16 @@ func (h *handle) retire(l *held, next string) (undo func(), first bool) {
 	}, true
 }
 
-// headerLeft reports whether the header of a stream has.
-func (h *handle) headerLeft() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.replied
-}
-
-// announce tells the client of the new token.
-func (r *renewal) announce() error {
+// header puts something into the header of the reply, or says why that is not
+// possible any more.
+func (r *renewal) header(name, value string) error {
 	h := r.h
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed.Load() {
 		return errOver
 	}
-	line := (&http.Cookie{Name: h.m.cookie, Value: r.token}).String()
-	if h.replied || grpc.SetHeader(h.base, metadata.Pairs("set-cookie", line)) != nil {
+	if h.replied || grpc.SetHeader(h.base, metadata.Pairs(name, value)) != nil {
 		return errTooLate
 	}
 	return nil
