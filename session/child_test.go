@@ -372,27 +372,27 @@ func (c *child) endpoint(t *testing.T, port string) *endpoint {
 
 // childHonest checks the promise: the process lives, a client that has a cookie
 // still finds its option, and another one can begin a session.
-func childHonest(t *testing.T, c *child, port string, old *jar) {
+func childHonest(t *testing.T, c *child, port string, old *client) {
 	t.Helper()
-	ask := func(who string, j *jar, do call) {
+	ask := func(who string, from *client, do call) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if err := do(ctx, j.client(c.endpoint(t, port)).Client); err != nil {
+		if err := do(ctx, from.Client); err != nil {
 			c.mourn(t)
 			t.Fatalf("the call of %s failed: %v", who, err)
 		}
 	}
-	check := func(who string, j *jar, want string) {
+	check := func(who string, from *client, want string) {
 		t.Helper()
 		var got map[string]*flight.SessionOptionValue
-		ask(who, j, getOptions(&got))
+		ask(who, from, getOptions(&got))
 		if len(got) != 1 || got["honest"].GetStringValue() != want {
 			t.Errorf("%s finds %d options, %q instead of %q", who, len(got), got["honest"].GetStringValue(), want)
 		}
 	}
 	check("the client with a cookie", old, port)
-	fresh := new(jar)
+	fresh := new(jar).client(c.endpoint(t, port))
 	ask("a new client", fresh, setOption("honest", "fresh"))
 	check("a new client", fresh, "fresh")
 	ask("a new client that closes", fresh, closeSession)
@@ -804,10 +804,10 @@ func faultInputs() (inputs []hostileInput) {
 // one can begin a session. When all is over, no session is left.
 func TestAServerInAChildProcessSurvivesEveryHostileInput(t *testing.T) {
 	c := startChild(t)
-	honest := make(map[string]*jar)
+	honest := make(map[string]*client)
 	for port := range c.addresses {
-		honest[port] = new(jar)
-		honest[port].client(c.endpoint(t, port)).must(setOption("honest", port))
+		honest[port] = new(jar).client(c.endpoint(t, port))
+		honest[port].must(setOption("honest", port))
 	}
 	for _, in := range hostileInputs() {
 		ports := in.ports
