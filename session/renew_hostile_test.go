@@ -17,6 +17,10 @@ import (
 	"time"
 
 	apache "github.com/apache/arrow-go/v18/arrow/flight/session"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover/session"
 )
@@ -270,8 +274,8 @@ func TestCloseOfAnAcquiredCopyClosesIt(t *testing.T) {
 		t.Error(err)
 	}
 	l.Release()
-	if got := c.option("schema", cookie); got != "" {
-		t.Errorf("closed, and schema is %q", got)
+	if got := c.option("schema", cookie); got != "" || remote.size() != 0 {
+		t.Errorf("closed, and schema is %q, %d left", got, remote.size())
 	}
 }
 
@@ -783,9 +787,12 @@ func TestHungWriteDoesNotEndTheNextSession(t *testing.T) {
 		late := c.start(with(setOption("late", "x"), alice...))
 		synctest.Wait()
 		c.must(with(closeSession, alice...))
+		start := time.Now()
+		if r := c.do(with(setOption("schema", "too early"), alice...)); status.Code(r.err) != codes.Unavailable || time.Since(start) > session.UpdateTimeout {
+			t.Errorf("while the write hangs: %v after %v", r.err, time.Since(start))
+		}
+		<-late
 		c.must(with(setOption("schema", "next"), alice...))
-		r := <-late
-		t.Log(r.err)
 		if got := c.schema(alice...); got != "next" {
 			t.Errorf("schema %q, %d rows", got, remote.size())
 		}
@@ -1000,4 +1007,103 @@ func TestCallDuringARenewalThatFails(t *testing.T) {
 	if r.err != nil {
 		t.Errorf("a call was told that its session is lost, which it is not: %v", r.err)
 	}
+}
+
+// Who is about to be removed is not found by calls that come meanwhile.
+func TestASessionThatIsBeingRemovedIsNotFound(t *testing.T) {
+	remote, reached, gate := new(remoteStore), make(chan struct{}), make(chan struct{})
+	c := serveEdge(t, session.NewServerMiddleware(copying(t, remote), session.WithLogger(nil)), nil).client()
+	cookie := c.must(setOption("schema", "prod")).cookie(t)
+	blockNth(remote, "remove", 1, reached, gate, nil)
+	closing := c.start(closeSession, cookie)
+	<-reached
+	if got := c.option("schema", cookie); got != "" {
+		t.Errorf("schema %q", got)
+	}
+	close(gate)
+	if r := <-closing; r.err != nil {
+		t.Error(r.err)
+	}
+}
+
+// Who had the session with its old ID, when it was not somebody's yet, cannot renew
+// it: its owner keeps the ID that is good.
+func TestOnlyItsOwnerRenewsASession(t *testing.T) {
+	store, reached, gate := newStore(t), make(chan struct{}), make(chan struct{})
+	server := renewing(session.Principal{Name: "alice"})
+	server.statements["late"] = gated(reached, gate, renew)
+	c := serveEdge(t, edge(store, session.WithPrincipal(who)), server).client()
+	planted := c.must(setOption("schema", "prod")).cookie(t)
+	late := c.start(info("late"), planted)
+	<-reached
+	hers := c.must(info("RENEW"), planted).cookie(t)
+	close(gate)
+	if r := <-late; r.err == nil || r.header != nil {
+		t.Errorf("%v", r)
+	}
+	if got := c.schema("x-user", "alice", "cookie", hers); got != "prod" {
+		t.Errorf("schema %q", got)
+	}
+}
+
+// takesNoCookie is the stream of a call whose header has left between two looks.
+type takesNoCookie struct{ grpc.ServerTransportStream }
+
+func (takesNoCookie) SetHeader(md metadata.MD) error {
+	if md.Get("set-cookie") != nil {
+		return errors.New("the header has left")
+	}
+	return nil
+}
+
+func (takesNoCookie) SetTrailer(metadata.MD) error { return nil }
+
+// Should the header leave in the middle of a renewal, the session has its old ID back.
+func TestARenewalWhoseHeaderLeavesIsUndone(t *testing.T) {
+	for name, manager := range renewable(t) {
+		t.Run(name, func(t *testing.T) {
+			middleware := session.NewServerMiddleware(manager, session.WithLogger(nil))
+			c := serveEdge(t, middleware, nil).client()
+			cookie := c.must(setOption("schema", "prod")).cookie(t)
+			ctx := grpc.NewContextWithServerTransportStream(metadata.NewIncomingContext(t.Context(), metadata.Pairs("cookie", cookie)), takesNoCookie{})
+			_, err := middleware.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/arrow.flight.protocol.FlightService/GetFlightInfo"},
+				func(ctx context.Context, _ any) (any, error) { return nil, session.Renew(ctx) })
+			if reasonOf(t, err) != "SESSION_RENEWED_TOO_LATE" {
+				t.Error(err)
+			}
+			if got := c.schema("cookie", cookie); got != "prod" {
+				t.Errorf("schema %q", got)
+			}
+		})
+	}
+}
+
+// A renewal that a store refuses leaves the session its token.
+func TestARefusedRenewalLeavesTheToken(t *testing.T) {
+	store := &slowPut{SessionStore: apache.NewSessionStore()}
+	fail := errors.New("not now")
+	m := copying(t, &failingPut{slowPut: store, fail: &fail})
+	c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil)), renewing()).client()
+	fail = nil
+	cookie := c.must(setOption("schema", "prod")).cookie(t)
+	fail = errors.New("not now")
+	if r := c.do(info("RENEW"), cookie); status.Code(r.err) != codes.Unavailable || r.header != nil {
+		t.Errorf("%v", r)
+	}
+	if s, err := store.Get(token(cookie)); err != nil || s.Token() != token(cookie) {
+		t.Errorf("the session has another token: %v", err)
+	}
+}
+
+// failingPut is a store whose Put fails as told.
+type failingPut struct {
+	*slowPut
+	fail *error
+}
+
+func (s *failingPut) Put(v session.ServerSession) error {
+	if *s.fail != nil {
+		return *s.fail
+	}
+	return s.slowPut.Put(v)
 }

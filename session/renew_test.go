@@ -202,7 +202,8 @@ func TestRenewingAfterTheHeaderIsAnError(t *testing.T) {
 		<-received
 		return session.Renew(ctx)
 	}
-	c := serveEdge(t, edge(newStore(t)), server).client()
+	store := newStore(t)
+	c := serveEdge(t, edge(store), server).client()
 	cookie := c.must(setOption("schema", "prod")).cookie(t)
 	stream := func(ctx context.Context, c *flightsql.Client, opts ...grpc.CallOption) error {
 		ticket, err := flightsql.CreateStatementQueryTicket([]byte("received, RENEW"))
@@ -229,6 +230,9 @@ func TestRenewingAfterTheHeaderIsAnError(t *testing.T) {
 		if got := c.schema("cookie", cookie); got != "prod" {
 			t.Errorf("%s: schema %q", what, got)
 		}
+	}
+	if st := store.Stats(); st.Created != 1 || st.Ended.Total() != 0 {
+		t.Errorf("%+v", st)
 	}
 }
 

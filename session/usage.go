@@ -40,6 +40,17 @@ func (u *usage) write(ctx context.Context) (done func(), _ error) {
 	}
 }
 
+// await waits for who has the turn, no longer than UpdateTimeout.
+func (u *usage) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, UpdateTimeout)
+	defer cancel()
+	done, err := u.write(ctx)
+	if err == nil {
+		done()
+	}
+	return err
+}
+
 // join notes that a call uses the session with this token, before it looks for it.
 // A new one may have the token of one that has ended, or was renamed.
 func (a *usages) join(id string, isNew bool) *usage {
@@ -95,11 +106,11 @@ func (a *usages) of(u *usage) (id string, live bool) {
 	return u.id, !u.ended
 }
 
-// shared reports whether several calls use the session.
-func (a *usages) shared(u *usage) bool {
+// contended reports whether another call may be about to change what the store has.
+func (a *usages) contended(u *usage) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return u.users > 1
+	return u.users > 1 && (!u.ended || u.hung)
 }
 
 // found notes that the store has the session, and reports whether somebody has found

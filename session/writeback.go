@@ -90,10 +90,10 @@ func (m *StatefulServerSessionManager) lookupCopy(ctx context.Context, id string
 		}
 	}()
 	err := c.fetch(ctx, id)
-	if isNotFound(err, id) && m.usages.shared(c.use) {
-		// Another call may be giving it another token, or fail to.
-		if done, waited := c.use.write(ctx); waited == nil {
-			done()
+	if isNotFound(err, id) && m.usages.contended(c.use) {
+		// Another call may be giving it another token, and fail; or it hangs where it
+		// writes, and what comes of that would get into the next session with this token.
+		if err = c.use.await(ctx); err == nil {
 			err = c.fetch(ctx, id)
 		}
 	}
