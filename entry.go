@@ -226,7 +226,8 @@ type extra[S Session] struct {
 	ctx  atomic.Pointer[sessionContext]
 	long string // the ID, if it does not fit into the entry
 	end  ownEnd
-	heir *entry[S] // of one that was renamed; set before its state says so
+	heir *entry[S]     // of one that was renamed; set before its state says so
+	past *atomic.Int32 // how many are left of the entries that the session had
 
 	// The ledger's, under its mutex.
 	size  int64

@@ -61,13 +61,25 @@ func (s *Store[S]) Add(id string, v S, o Origin) (l Lease[S], err error) {
 // AddInstead is Add, but if v is filed, the session that old leases ends at the same
 // moment, as replaced; if v is not, that one stays. They may have the same ID. In the
 // quota of its source the old one does not count; its place becomes free with its
-// last release. If it has ended already, there is nothing to replace.
+// last release. If it has ended already, there is nothing to replace, nor if old is
+// nil. If it is the same session as v, the error is [ErrExists].
 func (s *Store[S]) AddInstead(old *Lease[S], id string, v S, o Origin) (l Lease[S], err error) {
-	if old.store != nil && old.store != s {
+	if old == nil || old.held() == nil {
+		return s.addInstead(nil, id, v, o)
+	}
+	if old.store != s {
 		err = ErrInvalid
 		return
 	}
-	return s.addInstead(old.held(), id, v, o)
+	e := old.held().latest()
+	if s.same(e.value, v) {
+		err = ErrExists
+		return
+	}
+	if st, held := s.lease(s.config.Load(), e); held == nil { // it stays in use until it is replaced
+		defer s.release(e, st.generation())
+	}
+	return s.addInstead(e, id, v, o)
 }
 
 func (s *Store[S]) addInstead(old *entry[S], id string, v S, o Origin) (l Lease[S], err error) {

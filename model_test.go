@@ -841,8 +841,9 @@ func (m *model) inherit(g *guest, x step) {
 	}
 	heir := *g
 	heir.id, heir.source, heir.jitter, heir.inherited, heir.ended = x.id, x.source, e.jitter(), len(g.leases), 0
+	heir.bornWithEnd = true // it can be given one from now on
 	if x.end != 0 {
-		heir.bornWithEnd, heir.end = true, x.ends()
+		heir.end = x.ends()
 	}
 	g.leases = nil
 	m.ends(g, ReasonRenamed, time.Now())

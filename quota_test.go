@@ -297,3 +297,16 @@ func TestTooFewLeaveForNoQuota(t *testing.T) {
 		}
 	}
 }
+
+// Instead of nobody, a session is added like any other.
+func TestAddInsteadOfNil(t *testing.T) {
+	s := open(t)
+	defer func() {
+		if v := recover(); v != nil {
+			t.Errorf("panic: %v", v)
+		}
+	}()
+	l, err := s.AddInstead(nil, "a", new(conn), Origin{})
+	must(t, err)
+	l.Release()
+}

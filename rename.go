@@ -3,7 +3,10 @@
 
 package layover
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Rename files the leased session under another ID, as for a client whose old
 // one may be known to others. From now on the old one finds nothing; leases that
@@ -14,10 +17,12 @@ import "time"
 //
 // Of o, Source, Quota, EvictOwn and Expires matter: whose it is from now on. The
 // quota is not looked at if the source is what it was. Without Expires an end of
-// its own stays. Its place comes with it, so it can be renamed in a store that is
+// its own stays; one that had none can be given one from now on, see
+// [Lease.SetExpires]. Its place comes with it, so it can be renamed in a store that is
 // full, or draining.
 //
-// Errors: [ErrExists] if the ID is taken, [ErrFull] for want of quota,
+// Errors: [ErrLeaseLimit] if there are leases under 64 of its former IDs, [ErrExists]
+// if the ID is taken, [ErrFull] for want of quota,
 // [ErrNotFound] if the session has ended or the lease was released, [ErrShutdown],
 // [ErrInvalid]. Nothing has changed then.
 func (l *Lease[S]) Rename(id string, o Origin) error {
@@ -33,6 +38,10 @@ func (l *Lease[S]) Rename(id string, o Origin) error {
 // in none of the store's lists, has no place, and serves only to count its leases.
 // All together they are one lease on the heir, which is released with the last of
 // them.
+
+// maxPast bounds how many entries a session has beside its own: one for each of its
+// former IDs under which there still are leases.
+const maxPast = 64
 
 // heir returns the entry in whose place e was, nil if e was not renamed.
 func (e *entry[S]) heir() *entry[S] {
@@ -74,15 +83,23 @@ func (s *Store[S]) rename(e *entry[S], id string, o Origin) error {
 	if heir.source = l.sources.find(o.Source); heir.source == e.source {
 		o.Quota = 0
 	}
-	if e.ident.ownEnd() && o.Expires.IsZero() {
+	switch {
+	case !o.Expires.IsZero():
+	case e.ident.ownEnd():
 		end := &e.extra.Load().end
 		heir.endsAt(end.when(), time.Unix(0, end.told.Load()))
+	default:
+		heir.endsAt(never, time.Time{})
 	}
 	c := s.config.Load()
 	s.ageLeases(e, now) // lest e's new place on the wheel put off the end of a lease
 	s.reapOne(c, e, now)
 	if st := e.load(); st.phase() != live || !st.busy() {
 		return s.notFound(e.id(), st)
+	}
+	if past := e.extras().past; past != nil && past.Load() >= maxPast {
+		s.leasesRefused.Add(1)
+		return ErrLeaseLimit
 	}
 	n := &newcomer[S]{now: now, id: id, entry: heir, origin: o, placed: true}
 	if old := s.index.get(hash, id); old != nil {
@@ -103,6 +120,10 @@ func (s *Store[S]) bequeath(c *config, e *entry[S], n *newcomer[S]) error {
 	x := e.extras()
 	heir.extras().ctx.Store(x.ctx.Load()) // who waits for the end waits for the heir's
 	x.heir = heir                         // nobody looks before the swap
+	if x.past == nil {
+		x.past = new(atomic.Int32)
+	}
+	heir.extras().past = x.past
 	if c.leaseTraces {
 		heir.extras().traces.Store(x.leaseTraces())
 	}
@@ -118,6 +139,7 @@ func (s *Store[S]) bequeath(c *config, e *entry[S], n *newcomer[S]) error {
 			break
 		}
 	}
+	x.past.Add(1)
 	heir.source.enter(0) // it is in use already, and takes nobody's share
 	e.source.leave()
 	n.origin.Size = e.size()

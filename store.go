@@ -391,6 +391,7 @@ func (s *Store[S]) release(e *entry[S], generation bool) {
 		}
 		if next.phase() != st.phase() {
 			if heir := e.heir(); heir != nil {
+				e.extra.Load().past.Add(-1)
 				s.release(heir, false)
 			} else {
 				s.depart(e)

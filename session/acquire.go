@@ -189,7 +189,7 @@ func (f *ownedFactory) CreateSession() (ServerSession, error) {
 	s, err := f.SessionFactory.CreateSession()
 	if own, ok := s.(*statefulServerSession); ok && own != nil {
 		if _, bound := own.belongsTo(); !bound { // else it was made before, for somebody else
-			own.limits = f.limits
+			own.limit(f.limits)
 			own.belongTo(f.who)
 		}
 	}
@@ -274,11 +274,14 @@ func (m *interceptors) end(l *held) (ended bool, err error) {
 		}
 		return ended, err
 	}
-	if !s.Closed() { // nobody else tears it down
-		err = s.Close()
-	}
 	if c, copies := l.other.(*copied); copies { // and not one that has its token by now
-		return true, errors.Join(err, c.end())
+		if err = c.end(); err == nil && !s.Closed() { // nobody else tears it down
+			err = s.Close()
+		}
+		return true, err
+	}
+	if !s.Closed() {
+		err = s.Close()
 	}
 	return true, errors.Join(err, m.manager.CloseSession(s))
 }

@@ -63,10 +63,15 @@ func (c *call) keep(l SessionLease) {
 
 // abandon settles and gives back a lease of a call whose end nobody has reported.
 func abandon(l SessionLease) {
-	if c, copies := l.(*copied); copies {
-		_ = c.settle(context.Background()) // nobody is left to be told
+	c, copies := l.(*copied)
+	if !copies {
+		_ = release(l)
+		return
 	}
-	_ = release(l)
+	go func() { // not on the goroutine of all cleanups: the store may hang
+		_ = c.settle(context.Background()) // nobody is left to be told
+		_ = release(c)
+	}()
 }
 
 // save writes back what was changed in copies. There may be no call.

@@ -50,6 +50,7 @@ type rare struct {
 	early    bool          // the call is not decided about, as its action was not read yet
 	said     string        // the last cookie that was announced, of managers that are not ours
 	spoke    bool          // one was
+	given    string        // the principal whose this call has made its session; empty: none
 	tally    *tally        // of the options in sessions of a foreign type
 }
 
@@ -85,7 +86,11 @@ type held struct {
 
 // leased returns the lease in a store of this package's; one that is none.
 func (l *held) leased() *layover.Lease[resident] {
-	if ours, ok := l.other.(*lease); ok {
+	other := l.other
+	if c, copies := other.(*copied); copies { // its store may be one of this package's behind another
+		other = c.inner
+	}
+	if ours, ok := other.(*lease); ok {
 		return &ours.Lease
 	}
 	return &l.lease

@@ -105,6 +105,9 @@ func Acquire(ctx context.Context) (SessionLease, error) {
 	if h == nil {
 		return nil, ErrNoSession
 	}
+	if err := h.seen(ctx, nil); err != nil {
+		return nil, err
+	}
 	live := h.live.Load()
 	if live == nil {
 		return nil, ErrNoSession
@@ -139,6 +142,9 @@ func (m *interceptors) again(ctx context.Context, h *held) (_ SessionLease, err 
 		return nil, ErrNoSession
 	case err != nil:
 		return nil, m.own.failed(err, token)
+	case m.store == nil && l.(*copied).use != h.other.(*copied).use: // it is the next one
+		l.Release()
+		return nil, ErrNoSession
 	case m.store == nil:
 		return &saved{copied: l.(*copied), m: m}, nil
 	case !same(found, h.session):
@@ -180,6 +186,9 @@ func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
 	if h == nil || h.m.own == nil {
 		return nil, ErrNoSession
 	}
+	if err := h.seen(ctx, who); err != nil {
+		return nil, err
+	}
 	by := h.principal()
 	if len(who) > 0 || by == nil {
 		var err error
@@ -188,6 +197,9 @@ func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
 		}
 	}
 	_, err := h.anew(by)
+	if err == nil && by != nil {
+		h.give(by.who.Name)
+	}
 	if err != nil {
 		return nil, h.m.refusal(h.base, err)
 	}
@@ -257,7 +269,7 @@ func (h *handle) replace(old *held, by *named) (*held, error) {
 	}
 	undo, first := func() {}, true
 	if old.cookie && !old.dropped.Load() {
-		undo, first = h.retire(old, next)
+		undo, first = h.retire(old, h.m.tokenOf(old), next)
 	}
 	if !first {
 		gone := deadToken{mark: h.m.fingerprint(h.m.tokenOf(old)), key: h.telling(old), why: layover.ReasonClosed.String(), held: true, cookie: true}

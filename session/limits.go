@@ -128,17 +128,17 @@ func (l OptionLimits) checkFirst(name string, value *flight.SessionOptionValue) 
 // knows. It asks the session once: to get all options for each one that is set would
 // take a time that grows with the square of what a client sends.
 type tally struct {
-	mu    sync.Mutex // no foreign code runs under it
-	of    *held      // what the call had when it asked
+	mu    sync.Mutex    // no foreign code runs under it
+	of    ServerSession // whom it has asked
 	bytes map[string]int
 	all   weight
 }
 
 // put sets an option in a session of a foreign type. Goroutines of one call keep
 // within the limits together.
-func (t *tally) put(l *OptionLimits, of *held, s ServerSession, name string, value *flight.SessionOptionValue) error {
-	if !t.knows(of) {
-		t.learn(of, s.GetSessionOptions())
+func (t *tally) put(l *OptionLimits, s ServerSession, name string, value *flight.SessionOptionValue) error {
+	if !t.knows(s) {
+		t.learn(s, s.GetSessionOptions())
 	}
 	if err := t.reserve(l, name, value); err != nil {
 		return err
@@ -147,18 +147,18 @@ func (t *tally) put(l *OptionLimits, of *held, s ServerSession, name string, val
 	return nil
 }
 
-func (t *tally) knows(of *held) bool {
+func (t *tally) knows(of ServerSession) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.bytes != nil && t.of == of
+	return t.bytes != nil && same(t.of, of)
 }
 
 // learn counts what a session has, unless another goroutine did, and has kept that
 // up to date.
-func (t *tally) learn(of *held, options map[string]*flight.SessionOptionValue) {
+func (t *tally) learn(of ServerSession, options map[string]*flight.SessionOptionValue) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.bytes != nil && t.of == of {
+	if t.bytes != nil && same(t.of, of) {
 		return
 	}
 	t.of, t.bytes, t.all = of, make(map[string]int, len(options)), weight{}
@@ -210,7 +210,7 @@ func (c *call) put(s ServerSession, name string, value *flight.SessionOptionValu
 	case value.GetOptionValue() == nil:
 		c.counts().erase(s, name)
 	default:
-		return c.counts().put(most, nil, s, name, value)
+		return c.counts().put(most, s, name, value)
 	}
 	return nil
 }
@@ -230,6 +230,8 @@ func (t *tally) erase(s ServerSession, name string) {
 	s.EraseSessionOption(name)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.all = t.without(name)
-	delete(t.bytes, name)
+	if same(t.of, s) {
+		t.all = t.without(name)
+		delete(t.bytes, name)
+	}
 }

@@ -15,14 +15,15 @@ import (
 // optionSet is what every session of this package is made of. Values are
 // cloned on the way in and out.
 type optionSet struct {
-	closed atomic.Bool // by whomever; calls look at it without the mutex
-	mu     sync.RWMutex
-	values map[string]*flight.SessionOptionValue
-	weight weight
-	most   int          // options that the map had to hold so far: it gives no room back
-	limits OptionLimits // of who made it, for those who know no others; zero: the defaults
-	held   bool         // has, or ever had, a value
-	sealed bool         // takes no more values
+	closed  atomic.Bool // by whomever; calls look at it without the mutex
+	mu      sync.RWMutex
+	values  map[string]*flight.SessionOptionValue
+	weight  weight
+	most    int          // options that the map had to hold so far: it gives no room back
+	limits  OptionLimits // of who made it, for those who know no others; zero: the defaults
+	limited bool         // they are a manager's
+	held    bool         // has, or ever had, a value
+	sealed  bool         // takes no more values
 }
 
 // GetSessionOption returns a copy of the value of an option, nil if it is not
@@ -112,14 +113,19 @@ func (o *optionSet) seal() {
 }
 
 // fits returns what the session would weigh if an option was set, and why it may
-// not be set. The limits are the call's, nil: the session's own.
-func (o *optionSet) fits(name string, value *flight.SessionOptionValue, limits *OptionLimits) (then weight, _ error) {
-	if limits == nil {
-		limits = &o.limits
-	}
+// not be set. The limits are the call's, nil: the session's own, which it has once it
+// is limited by a manager, or at home in a store.
+func (o *optionSet) fits(name string, value *flight.SessionOptionValue, limits *OptionLimits, home bool) (then weight, _ error) {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
 	then = o.weight.add(name, o.values[name], value)
+	switch {
+	case limits != nil:
+	case o.limited || home:
+		limits = &o.limits
+	default:
+		return then, nil
+	}
 	return then, limits.check(name, value, o.weight, then)
 }
 

@@ -35,14 +35,16 @@ import (
 //
 // Names of certificates say what they are, and are those of no other kind:
 //
-//	x509 subject CN=alice,OU=Sales,O=Example
 //	x509 URI spiffe://cluster/ns/a
+//	x509 subject CN=alice,OU=Sales,O=Example
+//	x509 URI https://example.com/a
 //	x509 DNS a.example
 //	x509 email alice@example.com
 //	x509 serial 7 of CN=Authority,O=Example
 //
-// The first that a certificate has counts: the whole subject, the last part first
-// (RFC 4514); of alternative names the first one. A subject or an issuer that has
+// The first that a certificate has counts: its SPIFFE ID, if its first URI is one, as
+// workloads share their subject; the whole subject, the last part first (RFC 4514);
+// of alternative names the first one. A subject or an issuer that has
 // no unambiguous text is "#" and its DER in hexadecimal. It is an error if
 // authentication puts a name there that begins with "x509 ".
 func DefaultPrincipal(ctx context.Context) (who Principal, _ error) {
@@ -103,18 +105,47 @@ func nameOfCertificate(leaf *x509.Certificate) string {
 // nameIn returns the name of a certificate. Each kind has a prefix of its own, lest
 // one is taken for another one, or for a user.
 func nameIn(leaf *x509.Certificate) string {
+	uris := urisOf(leaf)
+	if len(uris) > 0 && strings.HasPrefix(uris[0], "spiffe://") { // where subjects are alike
+		return certificateName + "URI " + uris[0]
+	}
 	if subject := distinguished(leaf.RawSubject, leaf.Subject); subject != "" {
 		return certificateName + "subject " + subject
 	}
 	switch {
-	case len(leaf.URIs) > 0:
-		return certificateName + "URI " + leaf.URIs[0].String()
+	case len(uris) > 0:
+		return certificateName + "URI " + uris[0]
 	case len(leaf.DNSNames) > 0:
 		return certificateName + "DNS " + leaf.DNSNames[0]
 	case len(leaf.EmailAddresses) > 0:
 		return certificateName + "email " + leaf.EmailAddresses[0]
 	}
 	return certificateName + "serial " + leaf.SerialNumber.String() + " of " + distinguished(leaf.RawIssuer, leaf.Issuer)
+}
+
+// urisOf returns the URIs of a certificate as it has them: what was parsed of them
+// lacks an empty fragment, for one.
+func urisOf(leaf *x509.Certificate) (uris []string) {
+	for _, extension := range leaf.Extensions {
+		if !extension.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) { // subjectAltName, RFC 5280, section 4.2.1.6
+			continue
+		}
+		var names []asn1.RawValue
+		if _, err := asn1.Unmarshal(extension.Value, &names); err != nil {
+			continue
+		}
+		for _, name := range names {
+			if name.Class == asn1.ClassContextSpecific && name.Tag == 6 {
+				uris = append(uris, string(name.Bytes))
+			}
+		}
+	}
+	for _, parsed := range leaf.URIs {
+		if len(leaf.Extensions) == 0 { // it never was in a certificate
+			uris = append(uris, parsed.String())
+		}
+	}
+	return uris
 }
 
 // distinguished returns the text of a name, from its DER if there is any: what was
@@ -124,8 +155,9 @@ func distinguished(der []byte, parsed pkix.Name) string {
 		return parsed.ToRDNSequence().String()
 	}
 	var all pkix.RDNSequence
-	if rest, err := asn1.Unmarshal(der, &all); err != nil || len(rest) > 0 || !isText(all) {
-		return "#" + hex.EncodeToString(der)
+	rest, err := asn1.Unmarshal(der, &all)
+	if again, marshals := asn1.Marshal(all); err != nil || len(rest) > 0 || !isText(all) || marshals == nil && len(again) != len(der) {
+		return "#" + hex.EncodeToString(der) // there is more in it than was understood
 	}
 	return all.String()
 }
@@ -249,8 +281,9 @@ const (
 	ForeignToken SecurityEventKind = iota + 1
 	// PrincipalHidden: a handler knows who calls, but the session interceptor knew
 	// nobody, or somebody else, such as a gateway by its certificate: the one that
-	// authenticates comes after it, where it must come before. The call got no
-	// session.
+	// authenticates comes after it, where it must come before. The call gets no
+	// session, or where sessions are made at once, one of nobody's that its handler
+	// does not see.
 	PrincipalHidden
 )
 
@@ -301,6 +334,14 @@ func (m *interceptors) alarm(ctx context.Context, e SecurityEvent) {
 // errHidden says that the session interceptor could not see who calls.
 var errHidden = &callError{code: codes.Internal, reason: "SESSION_PRINCIPAL_HIDDEN",
 	text: "the server looks for sessions before it authenticates; its owner must put authentication first"}
+
+// seen is hidden, unless the handler says who calls.
+func (h *handle) seen(ctx context.Context, who []Principal) error {
+	if names(who) {
+		return nil
+	}
+	return h.hidden(ctx)
+}
 
 // hidden returns errHidden if the handler's context names a principal, and that
 // of the interceptor named nobody or somebody else, such as a gateway: all whom it

@@ -574,9 +574,11 @@ func TestNamelessIdentitiesShareNothingInApachesShape(t *testing.T) {
 // A client is whom its verified certificate names.
 func TestACertificateNamesThePrincipal(t *testing.T) {
 	link, _ := url.Parse("spiffe://cluster/ns/a")
+	page, _ := url.Parse("https://example.com/a")
 	for want, leaf := range map[string]*x509.Certificate{
-		"x509 subject CN=alice,O=Example": {Subject: pkix.Name{CommonName: "alice", Organization: []string{"Example"}}, URIs: []*url.URL{link}},
-		"x509 URI spiffe://cluster/ns/a":  {URIs: []*url.URL{link}, DNSNames: []string{"a.example"}},
+		"x509 subject CN=alice,O=Example": {Subject: pkix.Name{CommonName: "alice", Organization: []string{"Example"}}, URIs: []*url.URL{page}},
+		"x509 URI spiffe://cluster/ns/a":  {Subject: pkix.Name{Organization: []string{"SPIRE"}}, URIs: []*url.URL{link}},
+		"x509 URI https://example.com/a":  {URIs: []*url.URL{page}, DNSNames: []string{"a.example"}},
 		"x509 DNS a.example":              {DNSNames: []string{"a.example"}, EmailAddresses: []string{"a@b.example"}},
 		"x509 email a@b.example":          {EmailAddresses: []string{"a@b.example"}},
 		"x509 serial 7 of CN=ca":          {SerialNumber: big.NewInt(7), Issuer: pkix.Name{CommonName: "ca"}},

@@ -76,7 +76,7 @@ func (h *handle) putInto(s ServerSession, name string, value *flight.SessionOpti
 // putForeign is put into a session of a foreign type.
 func (h *handle) putForeign(s ServerSession, name string, value *flight.SessionOptionValue) error {
 	if most := h.m.limits(); most != nil {
-		return h.tally().put(most, h.live.Load(), s, name, value)
+		return h.tally().put(most, s, name, value)
 	}
 	s.SetSessionOption(name, value)
 	return nil
@@ -112,11 +112,8 @@ func (h *handle) leaseOn(own *statefulServerSession) *layover.Lease[resident] {
 	if l == nil {
 		return nil
 	}
-	if ours, ok := l.other.(*lease); ok && ours != nil {
-		return &ours.Lease
-	}
-	if l.other == nil {
-		return &l.lease
+	if leased := l.leased(); leased != &l.lease || l.other == nil {
+		return leased
 	}
 	if r := h.rare.Load(); r != nil {
 		return r.rec.leaseOn(own)

@@ -53,6 +53,9 @@ func Renew(ctx context.Context, who ...Principal) error {
 	if h == nil {
 		return ErrNoSession
 	}
+	if err := h.seen(ctx, who); err != nil {
+		return err
+	}
 	if err := h.renew(who); err != nil {
 		return h.m.refusal(h.base, err)
 	}
@@ -86,7 +89,7 @@ func (h *handle) renew(who []Principal) (err error) {
 		return nil
 	case h.m.own == nil:
 		return errUnsupported("it is a %T's", h.m.manager)
-	case !l.cookie && len(who) == 0:
+	case !l.cookie && !names(who), h.isBrief() && l.fresh:
 		return nil
 	}
 	r, err := h.renewal(l, who)
@@ -142,14 +145,17 @@ func (h *handle) enter() (done func(), wait chan struct{}, _ error) {
 // headerLeaves is called before the header of a stream does, which waits until what
 // it announces holds.
 func (h *handle) headerLeaves() {
-	h.mu.Lock()
-	h.replied = true
-	var wait chan struct{}
-	if r := h.rare.Load(); r != nil {
-		wait = r.renewing
-	}
-	h.mu.Unlock()
-	if wait != nil {
+	for {
+		h.mu.Lock()
+		var wait chan struct{}
+		if r := h.rare.Load(); r != nil {
+			wait = r.renewing
+		}
+		h.replied = wait == nil
+		h.mu.Unlock()
+		if wait == nil {
+			return
+		}
 		<-wait
 	}
 }
@@ -159,9 +165,10 @@ type renewal struct {
 	h      *handle
 	l      *held
 	token  string
-	caller string // whose the session must still be
-	owner  string // whose it will be
-	moved  bool   // it gets another principal
+	caller string    // whose the session must still be
+	owner  string    // whose it will be
+	moved  bool      // it gets another principal
+	ends   time.Time // if it is moved: when the proof of its new owner ends
 	origin layover.Origin
 
 	// What it was, to be compared, or restored.
@@ -175,15 +182,16 @@ func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
 	if _, can := l.session.(Renewable); !can && !isOwn(l.session) || !reflect.ValueOf(l.session).Comparable() {
 		return nil, errUnsupported("a %T is not Renewable", l.session)
 	}
-	if c, copies := l.other.(*copied); copies && c.inner != nil {
+	own, _ := l.session.(*statefulServerSession)
+	if c, copies := l.other.(*copied); copies && (c.inner != nil || own != nil && own.home.Load() != nil) {
 		return nil, errUnsupported("a %T cannot rename sessions", h.m.own.store)
 	}
-	caller, err := h.caller()
+	caller, err := h.keeper()
 	if err != nil {
 		return nil, err
 	}
-	r := &renewal{h: h, l: l, caller: caller.Name, owner: caller.Name}
-	if len(who) == 0 || who[0].Name == "" {
+	r := &renewal{h: h, l: l, caller: caller, owner: caller}
+	if !names(who) {
 		return r, nil
 	}
 	by, err := h.m.beginner(h.base, who)
@@ -195,8 +203,32 @@ func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
 	}
 	r.owner, r.moved = who[0].Name, true
 	h.m.belongs(&r.origin, who[0])
+	r.ends, r.origin.Expires = r.origin.Expires, time.Time{} // not before it is done
 	return r, nil
 }
+
+// keeper returns whose the call's session must be: the caller's, or whose this call
+// has made it.
+func (h *handle) keeper() (string, error) {
+	h.mu.Lock()
+	given := h.more().given
+	h.mu.Unlock()
+	if given != "" {
+		return given, nil
+	}
+	who, err := h.caller()
+	return who.Name, err
+}
+
+// give notes whose this call has made its session.
+func (h *handle) give(owner string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.more().given = owner
+}
+
+// names reports whether a principal is named.
+func names(who []Principal) bool { return len(who) > 0 && who[0].Name != "" }
 
 // newToken returns a token for a principal's session that is there already.
 func (m *interceptors) newToken(owner string) (token string, _ error) {
@@ -222,17 +254,18 @@ func (r *renewal) run() error {
 		h.m.closes.Lock() // lest a call that closes it has the client drop the new cookie
 		defer h.m.closes.Unlock()
 	}
-	if h.ownerOf(r.l) != r.caller { // another call has given it to somebody else
+	r.was = r.l.leased().Source()
+	if h.m.store != nil && principalOf(r.was) != r.caller { // another call has given it to somebody else
 		return errOver
 	}
 	if err := r.header("cache-control", `no-cache="set-cookie"`); err != nil { // as OWASP advises
 		return err
 	}
-	r.old, r.was = h.m.tokenOf(r.l), r.l.leased().Source()
+	r.old = h.m.tokenOf(r.l)
 	if !r.moved {
 		r.origin.Source = r.was
 	}
-	undo, first := h.retire(r.l, r.owner)
+	undo, first := h.retire(r.l, r.old, r.owner)
 	if !first {
 		return errOver
 	}
@@ -247,7 +280,8 @@ func (r *renewal) run() error {
 		return err
 	}
 	if r.moved {
-		r.l.leased().SetExpires(r.origin.Expires)
+		h.give(r.owner)
+		r.l.leased().SetExpires(r.ends)
 	}
 	return nil
 }
@@ -256,12 +290,12 @@ func (r *renewal) run() error {
 // comes with it, be it the owner or the next one, gets no new session, whose cookie
 // would take the place of the one that the client is about to get. It reports whether
 // no other call has had the client drop the cookie.
-func (h *handle) retire(l *held, next string) (undo func(), first bool) {
+func (h *handle) retire(l *held, token, next string) (undo func(), first bool) {
 	if h.m.config.policy == RenewDead {
 		return func() {}, true
 	}
-	t, token, now := h.m.tellings, h.m.tokenOf(l), time.Now()
-	mark, other := h.telling(l), h.m.tellingOf(token, next)
+	t, now := h.m.tellings, time.Now()
+	mark, other := h.m.tellingOf(token, h.ownerOf(l)), h.m.tellingOf(token, next)
 	if !t.deleting(mark, now) {
 		return nil, false
 	}
@@ -291,7 +325,7 @@ func (r *renewal) header(name, value string) error {
 
 // back returns the renewal that undoes r.
 func (r *renewal) back() *renewal {
-	return &renewal{h: r.h, l: r.l, token: r.old, owner: r.caller, moved: r.moved, origin: layover.Origin{Source: r.was},
+	return &renewal{h: r.h, l: r.l, token: r.old, caller: r.owner, owner: r.caller, moved: r.moved, origin: layover.Origin{Source: r.was},
 		old: r.token, was: r.origin.Source, expires: r.expires}
 }
 
@@ -321,7 +355,7 @@ func (r *renewal) hand(own *statefulServerSession) {
 	}
 	own.bound, own.owner = true, r.owner
 	if r.expires == 0 {
-		r.expires = endOf(r.origin.Expires)
+		r.expires = endOf(r.ends)
 	}
 	r.expires = own.expires.Swap(r.expires)
 }
@@ -331,7 +365,9 @@ func setToken(s ServerSession, token string) (err error) {
 	defer contain(&err)
 	own, ok := s.(*statefulServerSession)
 	if !ok {
-		s.(Renewable).SetToken(token)
+		if s.(Renewable).SetToken(token); s.Token() != token {
+			return fmt.Errorf("session: SetToken of a %T has not set the token", s)
+		}
 		return nil
 	}
 	own.mu.Lock()

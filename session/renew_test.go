@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
@@ -393,4 +394,17 @@ func TestASessionIsRenewedInItsFirstCall(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A session that becomes a principal's ends no later than what has proved who that is.
+func TestARenewedSessionEndsWithTheProofOfItsNewOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := time.Now().Add(10 * time.Minute)
+		c := serveEdgeInBubble(t, edge(newStore(t), session.WithPrincipal(who)), renewing(session.Principal{Name: "alice", Expires: ends})).client()
+		hers := c.must(info("RENEW"), c.must(setOption("schema", "prod")).cookie(t)).cookie(t)
+		wait(10*time.Minute + time.Second)
+		if r := c.do(with(getOptions(nil), "x-user", "alice"), hers); reasonOf(t, r.err) != "SESSION_LIFETIME" {
+			t.Errorf("%v", r)
+		}
+	})
 }

@@ -61,6 +61,9 @@ func GetSessionFromContext(ctx context.Context) (ServerSession, error) {
 			if err := h.hidden(ctx); err != nil {
 				return nil, err
 			}
+			if l := h.live.Load(); l != nil && s != ServerSession(h) {
+				return l.session, nil // Begin may have replaced what the context has
+			}
 		}
 		return s, nil
 	}

@@ -59,6 +59,14 @@ func (s *statefulServerSession) Token() string {
 	return s.id
 }
 
+// limit bounds what is set in the session. One that nobody has limited, and that is
+// in no store, is being made, perhaps from what a store has kept elsewhere.
+func (s *statefulServerSession) limit(l OptionLimits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limits, s.limited = l, true
+}
+
 // belongTo has the session be a principal's.
 func (s *statefulServerSession) belongTo(who Principal) {
 	s.mu.Lock()
@@ -107,11 +115,11 @@ func (s *statefulServerSession) erase(name string, l *layover.Lease[resident]) {
 func (s *statefulServerSession) keep(name string, value *flight.SessionOptionValue, limits *OptionLimits, l *layover.Lease[resident]) (known bool, _ error) {
 	s.filing.Lock()
 	defer s.filing.Unlock()
-	then, err := s.fits(name, value, limits)
+	home := s.home.Load()
+	then, err := s.fits(name, value, limits, home != nil)
 	if err != nil {
 		return false, err
 	}
-	home := s.home.Load()
 	if home != nil {
 		if err := home.resize(s, then.bytes, l); err != nil {
 			return false, err

@@ -182,14 +182,20 @@ func (s *ExpiringSessionStore) rename(l *layover.Lease[resident], r *renewal) (e
 	if err := s.refile(l, session, r); err != nil {
 		return err
 	}
-	told := setToken(session, r.token)
-	s.renewals.Lock()
-	defer s.renewals.Unlock()
-	defer delete(s.renewed, session)
-	if told == nil {
-		return nil
+	good := false
+	defer func() { // also if SetToken ends its goroutine
+		s.renewals.Lock()
+		defer s.renewals.Unlock()
+		delete(s.renewed, session)
+		if !good {
+			err = errors.Join(err, l.Rename(old, layover.Origin{Source: r.was}))
+		}
+	}()
+	if err = setToken(session, r.token); err != nil { // it may have the new one all the same
+		return errors.Join(err, setToken(session, old))
 	}
-	return errors.Join(told, l.Rename(old, layover.Origin{Source: r.was}), setToken(session, old))
+	good = true
+	return nil
 }
 
 // refile is rename of a session of a foreign type, which is not told yet.

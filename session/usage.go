@@ -24,9 +24,10 @@ type usage struct {
 	id     string   // its token by now
 	tokens []string // all under which it is in usages: also those that it had, or may get
 	users  int
-	known  bool // the store has, or had, such a session
-	ended  bool // nobody writes it any more
-	hung   bool // it was removed while somebody hung who writes it
+	known  bool   // the store has, or had, such a session
+	given  string // the principal whose it has become while calls used it; empty: none
+	ended  bool   // nobody writes it any more
+	hung   bool   // it was removed while somebody hung who writes it
 }
 
 // write waits until nobody else stores, writes, renames or ends the session. Others
@@ -141,7 +142,7 @@ func (a *usages) unfinish(u *usage) {
 func (a *usages) removedMeanwhile(u *usage) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return u.hung && a.used[u.id] == u
+	return u.hung && (a.used[u.id] == u || a.used[u.id] == nil)
 }
 
 // alias has the session found under a token that it is about to get.
@@ -151,9 +152,19 @@ func (a *usages) alias(u *usage, token string) {
 	a.add(u, token)
 }
 
-// renamed notes that it has got it.
-func (a *usages) renamed(u *usage, token string) {
+// renamed notes that it has got it, and whose it is from now on.
+func (a *usages) renamed(u *usage, r *renewal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	u.id = token
+	u.id = r.token
+	if r.moved {
+		u.given = r.owner
+	}
+}
+
+// keeps reports whether it is still whose a call thinks.
+func (a *usages) keeps(u *usage, caller string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return u.given == "" || u.given == caller
 }

@@ -93,6 +93,10 @@ func (m *StatefulServerSessionManager) lookupCopy(ctx context.Context, id string
 	if isNotFound(err, id) && m.usages.contended(c.use) {
 		// Another call may be giving it another token, and fail; or it hangs where it
 		// writes, and what comes of that would get into the next session with this token.
+		if c.inner != nil {
+			c.inner.Release()
+			c.inner = nil
+		}
 		if err = c.use.await(ctx); err == nil {
 			err = c.fetch(ctx, id)
 		}
@@ -119,6 +123,9 @@ func (c *copied) fetch(ctx context.Context, id string) (err error) {
 		}
 		return err
 	}
+	if own, ok := c.session.(*statefulServerSession); ok {
+		own.limit(c.m.limits)
+	}
 	c.before = optionsOf(c.session)
 	return nil
 }
@@ -143,9 +150,9 @@ func (c *copied) add(ctx context.Context, origin layover.Origin) (err error) {
 			c.Release()
 		}
 	}()
-	ctx, cancel := context.WithTimeout(ctx, UpdateTimeout)
+	turn, cancel := context.WithTimeout(ctx, UpdateTimeout)
 	defer cancel()
-	done, err := c.use.write(ctx)
+	done, err := c.use.write(turn)
 	if err != nil {
 		return err
 	}
@@ -217,8 +224,11 @@ func changes(before, after map[string]*flight.SessionOptionValue) map[string]*fl
 // session. It must not be called by several goroutines.
 func (c *copied) save(ctx context.Context) (err error) {
 	defer contain(&err)
-	if _, resident := c.inner.(*lease); resident { // it is of this package behind another store
-		return nil
+	if own, ok := c.session.(*statefulServerSession); ok && own.home.Load() != nil {
+		return nil // it lives in a store of this package's, behind another one
+	}
+	if _, resident := c.inner.(*lease); resident {
+		return nil // so does this
 	}
 	after := optionsOf(c.session)
 	diff := changes(c.before, after)
@@ -251,7 +261,9 @@ func (c *copied) merge(ctx context.Context, id string, diff map[string]*flight.S
 		return err
 	}
 	if !same(s, c.session) {
-		apply(s, diff)
+		if err := c.m.apply(s, diff); err != nil {
+			return err
+		}
 	}
 	if store, ok := c.m.store.(Updater); ok {
 		err = store.Update(ctx, s)
@@ -264,19 +276,27 @@ func (c *copied) merge(ctx context.Context, id string, diff map[string]*flight.S
 	return err
 }
 
-// apply changes options beyond all limits, which were heeded when the call set them.
-func apply(s ServerSession, diff map[string]*flight.SessionOptionValue) {
-	set := s.SetSessionOption
-	if own, ok := s.(*statefulServerSession); ok {
-		set = func(name string, v *flight.SessionOptionValue) { own.set(name, v) }
-	}
+// apply changes options. Several calls may each be within the limits, and not all of
+// them together.
+func (m *StatefulServerSessionManager) apply(s ServerSession, diff map[string]*flight.SessionOptionValue) error {
 	for name, v := range diff {
 		if v == nil {
 			s.EraseSessionOption(name)
-		} else {
-			set(name, v)
 		}
 	}
+	for name, v := range diff {
+		own, ok := s.(*statefulServerSession)
+		switch {
+		case v == nil:
+		case !ok:
+			s.SetSessionOption(name, v)
+		default:
+			if _, err := own.keep(name, v, &m.limits, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // end removes the session, which nobody writes any more from then on. It waits for
@@ -299,8 +319,9 @@ func (m *StatefulServerSessionManager) endUsed(u *usage) (err error) {
 	m.usages.finish(u, !hangs)
 	if err = m.removeContained(id); err != nil {
 		m.usages.unfinish(u)
+		return m.failed(err, id)
 	}
-	return err
+	return nil
 }
 
 // closeCopy removes a session, which calls may use, from a store that is not of this
@@ -331,55 +352,71 @@ func (c *copied) rename(r *renewal) error {
 	}
 	defer done()
 	id, live := c.m.usages.of(c.use)
-	if !live {
+	if !live || !c.m.usages.keeps(c.use, r.caller) {
 		return errClosed
 	}
 	c.m.usages.alias(c.use, r.token) // who ends it by its new token waits
 	if err := c.move(id, r); err != nil {
 		return err
 	}
-	c.m.usages.renamed(c.use, r.token)
+	c.m.usages.renamed(c.use, r)
 	if _, live := c.m.usages.of(c.use); !live { // somebody has ended it, and did not wait any longer
 		return errors.Join(errClosed, c.m.removeContained(r.token))
 	}
 	return nil
 }
 
-// move is rename by who has the turn.
+// move is rename by who has the turn. Whatever happens, the store has the session
+// under one of the two tokens.
 func (c *copied) move(old string, r *renewal) (err error) {
-	defer contain(&err)
 	store, token, after := c.m.store, r.token, optionsOf(c.session)
+	both := []ServerSession{c.session}
+	put, good := false, false
+	defer func() {
+		if good {
+			return
+		}
+		if put {
+			err = errors.Join(err, c.m.removeContained(token))
+		}
+		for _, s := range both {
+			err = errors.Join(err, setToken(s, old))
+		}
+	}()
+	defer contain(&err)
+	if taken, err := store.Get(token); token == old || err == nil && taken != nil {
+		return layover.ErrExists
+	}
 	s, err := store.Get(old)
 	if err != nil || isNil(s) || s.Closed() {
 		return cmp.Or(err, layover.ErrNotFound)
 	}
-	both := []ServerSession{s}
 	if !same(s, c.session) {
-		apply(s, changes(c.before, after))
-		both = append(both, c.session)
-	}
-	undo := func() (err error) {
-		for _, s := range both {
-			err = errors.Join(err, setToken(s, old))
+		if err := c.m.apply(s, changes(c.before, after)); err != nil {
+			return err
 		}
-		return err
+		both = append(both, s)
 	}
 	for _, s := range both {
 		if err := setToken(s, token); err != nil {
-			return errors.Join(err, undo())
+			return err
 		}
 	}
+	put = true
 	if err := store.Put(s); err != nil {
-		return errors.Join(err, undo())
+		return err
+	}
+	if there, err := store.Get(old); err != nil || there == nil { // another process has removed it
+		return cmp.Or(err, layover.ErrNotFound)
 	}
 	if err := store.Remove(old); err != nil {
-		return errors.Join(err, c.m.removeContained(token), undo())
+		return err
 	}
-	c.before = after
+	good, c.before = true, after
 	for _, s := range both {
 		if own, ok := s.(*statefulServerSession); ok {
 			own.mu.Lock()
-			(&renewal{moved: r.moved, owner: r.owner, expires: r.expires, origin: r.origin}).hand(own)
+			(&renewal{moved: r.moved, owner: r.owner, ends: r.ends}).hand(own)
 			own.mu.Unlock()
 		}
 	}
