@@ -123,8 +123,8 @@ func (l *Lease[S]) SetSize(n int64) error {
 // takes the ledger's mutex, as an insert does.
 //
 // It reports whether it was moved. It is not for a session that was added without
-// an end of its own, so that hits need not look for one; nor for one that has
-// ended, and not after Release.
+// an end of its own, unless it was renamed since, so that hits need not look for one;
+// nor for one that has ended, and not after Release.
 func (l *Lease[S]) SetExpires(t time.Time) bool {
 	e := l.held()
 	return e != nil && l.store.setEnd(e, t)
