@@ -154,6 +154,14 @@ type named struct {
 	ask PrincipalFunc // that named it; nil: Begin did
 }
 
+// nameOf returns the principal's name, empty if there is none.
+func nameOf(by *named) string {
+	if by == nil {
+		return ""
+	}
+	return by.who.Name
+}
+
 // errCarriers says that a call names several sessions.
 var errCarriers = &callError{code: codes.InvalidArgument, reason: "SESSION_AMBIGUOUS",
 	text: "the call names more than one session: send one of cookie, header and principal"}

@@ -197,8 +197,8 @@ func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
 		}
 	}
 	_, err := h.anew(by)
-	if err == nil && by != nil {
-		h.give(by.who.Name)
+	if err == nil {
+		h.give(nameOf(by))
 	}
 	if err != nil {
 		return nil, h.m.refusal(h.base, err)
@@ -263,13 +263,9 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 // there is a new one. If another call has had the client drop the old one, the
 // deletion would take the new one along.
 func (h *handle) replace(old *held, by *named) (*held, error) {
-	next := ""
-	if by != nil {
-		next = by.who.Name
-	}
 	undo, first := func() {}, true
 	if old.cookie && !old.dropped.Load() {
-		undo, first = h.retire(old, h.m.tokenOf(old), next)
+		undo, first = h.retire(old, h.m.tokenOf(old), nameOf(by))
 	}
 	if !first {
 		gone := deadToken{mark: h.m.fingerprint(h.m.tokenOf(old)), key: h.telling(old), why: layover.ReasonClosed.String(), held: true, cookie: true}
