@@ -539,14 +539,23 @@ func TestParallelRenewalOfAUsersType(t *testing.T) {
 		hook.Store(&f)
 		return session.Renew(ctx)
 	}
+	begun := make(chan struct{})
+	server.statements["late RENEW"] = func(ctx context.Context, _ session.ServerSession) error {
+		close(begun)
+		return session.Renew(ctx, session.Principal{Name: "alice"})
+	}
 	c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithPrincipal(who)), server).client()
 	planted := c.must(setOption("schema", "prod")).cookie(t)
 	attacker := c.start(info("attack"), planted)
 	<-reached
-	hers := c.must(info("RENEW"), planted).cookie(t)
+	login := c.start(info("late RENEW"), planted)
+	<-begun
 	close(gate)
-	a := <-attacker
-	r := c.do(with(getOptions(nil), "x-user", "alice"), hers)
+	a, l := <-attacker, <-login
+	if l.err != nil {
+		t.Fatal(l.err)
+	}
+	r := c.do(with(getOptions(nil), "x-user", "alice"), l.cookie(t))
 	if r.err != nil {
 		t.Errorf("an anonymous caller has renewed alice's session (%v), who has lost it: %v", a, r.err)
 	}

@@ -250,9 +250,17 @@ func (m *interceptors) newToken(owner string) (token string, _ error) {
 // gets its old token back.
 func (r *renewal) run() error {
 	h := r.h
-	if h.m.store != nil && isOwn(r.l.session) { // no foreign code
+	switch {
+	case h.m.store == nil:
+	case isOwn(r.l.session): // no foreign code
 		h.m.closes.Lock() // lest a call that closes it has the client drop the new cookie
 		defer h.m.closes.Unlock()
+	default:
+		done, err := h.m.store.takeTurn(h.base, r.l.session)
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
 	r.was = r.l.leased().Source()
 	if h.m.store != nil && principalOf(r.was) != r.caller { // another call has given it to somebody else

@@ -49,8 +49,9 @@ type LeaseStore interface {
 // while a call uses it.
 type ExpiringSessionStore struct {
 	store    *layover.Store[resident]
-	renewals sync.Mutex               // no foreign code runs under it
-	renewed  map[ServerSession]string // tokens of those that are not told yet
+	renewals sync.Mutex                      // no foreign code runs under it
+	renewed  map[ServerSession]string        // tokens of those that are not told yet
+	turns    map[ServerSession]chan struct{} // who renews one at this moment
 }
 
 var _ LeaseStore = (*ExpiringSessionStore)(nil)
@@ -196,6 +197,42 @@ func (s *ExpiringSessionStore) rename(l *layover.Lease[resident], r *renewal) (e
 	}
 	good = true
 	return nil
+}
+
+// takeTurn lets one call at a time renew a session of a foreign type, until done is
+// called. The others wait, unless their call ends before.
+func (s *ExpiringSessionStore) takeTurn(ctx context.Context, session ServerSession) (done func(), _ error) {
+	for {
+		mine, wait := s.turn(session)
+		if wait == nil {
+			return func() {
+				s.renewals.Lock()
+				defer s.renewals.Unlock()
+				delete(s.turns, session)
+				close(mine)
+			}, nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// turn returns what ends the caller's turn, or the one of another call.
+func (s *ExpiringSessionStore) turn(session ServerSession) (mine, wait chan struct{}) {
+	s.renewals.Lock()
+	defer s.renewals.Unlock()
+	if other := s.turns[session]; other != nil {
+		return nil, other
+	}
+	if s.turns == nil {
+		s.turns = make(map[ServerSession]chan struct{})
+	}
+	mine = make(chan struct{})
+	s.turns[session] = mine
+	return mine, nil
 }
 
 // refile is rename of a session of a foreign type, which is not told yet.
