@@ -158,7 +158,7 @@ func (s *Store[S]) delist(c *config, e *entry[S], st state, now time.Duration) {
 	turn := s.remember(e, st, now) // before it is not found any more
 	s.index.remove(e)
 	s.tell(c, EventEnded, e, st, now)
-	if st.phase() != retired {
+	if st.phase() != retired || st.reason() == ReasonRenamed { // whose place is its heir's
 		return
 	}
 	l.retired[e] = turn

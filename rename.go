@@ -144,17 +144,11 @@ func (s *Store[S]) bequeath(c *config, e *entry[S], n *newcomer[S]) error {
 	e.source.leave()
 	n.origin.Size = e.size()
 	l.resize(e, -n.origin.Size, e.counted())
-	l.policy.Remove(e)
-	l.wheel.Cancel(e)
-	l.classes[e.counted()]--
-	l.live--
-	l.places--
-	l.counts.ended[ReasonRenamed]++
-	e.node.Spare = 0
+	l.places-- // which the heir takes
 	s.admit(c, n, false)
-	s.remember(e, e.load(), n.now) // before it is not found any more
-	s.index.remove(e)
-	s.tell(c, EventEnded, e, e.load(), n.now)
+	s.delist(c, e, e.load(), n.now)
+	e.node.Spare = 0
+	l.wheel.Cancel(e)
 	l.sources.drop(e.source)
 	return nil
 }
