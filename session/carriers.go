@@ -154,12 +154,12 @@ type named struct {
 	ask PrincipalFunc // that named it; nil: Begin did
 }
 
-// nameOf returns the principal's name, empty if there is none.
-func nameOf(by *named) string {
-	if by == nil {
+// name returns the principal's; empty: there is none.
+func (n *named) name() string {
+	if n == nil {
 		return ""
 	}
-	return by.who.Name
+	return n.who.Name
 }
 
 // errCarriers says that a call names several sessions.

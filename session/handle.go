@@ -44,7 +44,7 @@ type rare struct {
 	brief bool        // a session that is made ends with the call, which needs none
 
 	making   chan struct{} // closed when whoever makes or renews the session is done
-	renewing chan struct{} // the same, of who renews it
+	renewing bool          // it is renewed
 	failure  error         // why something could not be put into it
 	former   []*held       // which Begin has replaced
 	early    bool          // the call is not decided about, as its action was not read yet
@@ -296,17 +296,17 @@ func (h *handle) ensure(holds bool) (ServerSession, error) {
 				return nil, err
 			}
 		}
-		done, wait, err := h.begin(false)
+		mine, wait, err := h.begin(false)
 		if err != nil {
 			return nil, err
 		}
 		if wait != nil {
 			<-wait
 		}
-		if done == nil {
+		if mine == nil {
 			continue
 		}
-		return h.make(done, func() (*held, error) { return h.m.share(h, h.principal(), holds) })
+		return h.make(mine, func() (*held, error) { return h.m.share(h, h.principal(), holds) })
 	}
 }
 
@@ -329,36 +329,53 @@ func (h *handle) undecided(early bool) {
 	}
 }
 
-// begin lets one goroutine at a time make a session: for that one, done is not
-// nil; the others wait, if wait is not nil.
-func (h *handle) begin(anew bool) (done, wait chan struct{}, _ error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// claim lets one goroutine at a time make, replace or renew the call's session: for
+// that one, mine is not nil, and it yields; the others wait, if wait is not nil. The
+// caller holds the mutex.
+func (h *handle) claim() (mine, wait chan struct{}, _ error) {
+	r := h.more()
 	switch {
 	case h.ended:
 		return nil, nil, ErrCallEnded
-	case h.more().renewing != nil:
+	case r.renewing: // perhaps by who is asking
 		return nil, nil, errRenews
-	case h.more().making != nil:
-		return nil, h.more().making, nil
-	case h.closed.Load() && !anew:
-		return nil, nil, errClosed
-	case !anew && h.live.Load() != nil:
+	case r.making != nil:
+		return nil, r.making, nil
+	}
+	r.making = make(chan struct{})
+	return r.making, nil, nil
+}
+
+// yield undoes claim.
+func (h *handle) yield(mine chan struct{}) {
+	h.mu.Lock()
+	r := h.more()
+	r.making, r.renewing = nil, false
+	h.mu.Unlock()
+	close(mine)
+}
+
+// begin is claim for a session that is to be made.
+func (h *handle) begin(anew bool) (mine, wait chan struct{}, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if mine, wait, err = h.claim(); mine == nil {
+		return nil, wait, err
+	}
+	if closed := h.closed.Load(); !anew && (closed || h.live.Load() != nil) {
+		h.more().making = nil // nobody waits yet
+		if closed {
+			return nil, nil, errClosed
+		}
 		return nil, nil, nil // somebody has made one since we looked
 	}
 	h.closed.Store(false)
-	h.more().making = make(chan struct{})
-	return h.more().making, nil, nil
+	return mine, nil, nil
 }
 
 // make has a session made, outside of every lock.
-func (h *handle) make(done chan struct{}, create func() (*held, error)) (ServerSession, error) {
-	defer func() { // also if a factory ends its goroutine
-		h.mu.Lock()
-		h.more().making = nil
-		h.mu.Unlock()
-		close(done)
-	}()
+func (h *handle) make(mine chan struct{}, create func() (*held, error)) (ServerSession, error) {
+	defer h.yield(mine) // also if a factory ends its goroutine
 	l, err := create()
 	if err != nil {
 		return nil, harmless(err)

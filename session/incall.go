@@ -198,7 +198,7 @@ func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
 	}
 	_, err := h.anew(by)
 	if err == nil {
-		h.give(nameOf(by))
+		h.give(by.name())
 	}
 	if err != nil {
 		return nil, h.m.refusal(h.base, err)
@@ -212,7 +212,7 @@ var errNoCarrier = &callError{code: codes.Internal, text: noSession, reason: "SE
 
 // beginner returns whose session is to begin.
 func (m *interceptors) beginner(ctx context.Context, who []Principal) (*named, error) {
-	if len(who) == 0 || who[0].Name == "" {
+	if !names(who) {
 		if m.cookie == "" {
 			return nil, errNoCarrier
 		}
@@ -240,7 +240,7 @@ func (m *interceptors) beginner(ctx context.Context, who []Principal) (*named, e
 // anew makes a session in place of the one that the call has.
 func (h *handle) anew(by *named) (ServerSession, error) {
 	for {
-		done, wait, err := h.begin(true)
+		mine, wait, err := h.begin(true)
 		if err != nil {
 			return nil, err
 		}
@@ -248,7 +248,7 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 			<-wait
 			continue
 		}
-		return h.make(done, func() (_ *held, err error) {
+		return h.make(mine, func() (_ *held, err error) {
 			defer contain(&err)
 			old := h.live.Load()
 			if old == nil {
@@ -265,7 +265,7 @@ func (h *handle) anew(by *named) (ServerSession, error) {
 func (h *handle) replace(old *held, by *named) (*held, error) {
 	undo, first := func() {}, true
 	if old.cookie && !old.dropped.Load() {
-		undo, first = h.retire(old, h.m.tokenOf(old), nameOf(by))
+		undo, first = h.retire(old, h.m.tokenOf(old), by.name())
 	}
 	if !first {
 		gone := deadToken{mark: h.m.fingerprint(h.m.tokenOf(old)), key: h.telling(old), why: layover.ReasonClosed.String(), held: true, cookie: true}

@@ -65,8 +65,8 @@ func Renew(ctx context.Context, who ...Principal) error {
 var errTooLate = &callError{code: codes.FailedPrecondition, reason: "SESSION_RENEWED_TOO_LATE",
 	text: "the session cannot be renewed any more: the header of the reply has left"}
 
-// errRenews says that two calls renew one session of a foreign type.
-var errRenews = &callError{code: codes.Aborted, text: "another call renews the session at this moment", reason: "SESSION_FAILED"}
+// errRenews says that the call renews its session already.
+var errRenews = &callError{code: codes.Aborted, text: "the call renews its session at this moment", reason: "SESSION_FAILED"}
 
 // errUnsupported says that a session cannot be renewed, and for the log why.
 func errUnsupported(format string, args ...any) error {
@@ -112,34 +112,29 @@ func (h *handle) renew(who []Principal) (err error) {
 // done is called. It does not wait for another renewal, which may be the caller's own.
 func (h *handle) alone() (done func(), _ error) {
 	for {
-		done, wait, err := h.enter()
-		if done != nil || err != nil {
-			return done, err
+		h.mu.Lock()
+		mine, wait, err := h.claim()
+		if mine != nil {
+			h.more().renewing = true
+		}
+		h.mu.Unlock()
+		switch {
+		case err != nil:
+			return nil, err
+		case mine != nil:
+			return func() { h.yield(mine) }, nil
 		}
 		<-wait
 	}
 }
 
-func (h *handle) enter() (done func(), wait chan struct{}, _ error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := h.more()
-	switch {
-	case h.ended:
-		return nil, nil, ErrCallEnded
-	case r.renewing != nil:
-		return nil, nil, errRenews
-	case r.making != nil:
-		return nil, r.making, nil
+// renewal returns what is closed when the session was renewed; nil: it is not
+// renewed at this moment.
+func (r *rare) renewal() chan struct{} {
+	if r.renewing {
+		return r.making
 	}
-	mine := make(chan struct{})
-	r.making, r.renewing = mine, mine
-	return func() {
-		h.mu.Lock()
-		r.making, r.renewing = nil, nil
-		h.mu.Unlock()
-		close(mine)
-	}, nil, nil
+	return nil
 }
 
 // headerLeaves is called before the header of a stream does, which waits until what
@@ -149,7 +144,7 @@ func (h *handle) headerLeaves() {
 		h.mu.Lock()
 		var wait chan struct{}
 		if r := h.rare.Load(); r != nil {
-			wait = r.renewing
+			wait = r.renewal()
 		}
 		h.replied = wait == nil
 		h.mu.Unlock()
@@ -172,9 +167,9 @@ type renewal struct {
 	origin layover.Origin
 
 	// What it was, to be compared, or restored.
-	old     string
-	was     string // its source
-	expires int64  // of a session of this package's type
+	old   string
+	was   string    // its source
+	ended time.Time // when the proof of its owner did, if it is of this package's type
 }
 
 // renewal returns what is to become of the session.
@@ -182,8 +177,7 @@ func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
 	if _, can := l.session.(Renewable); !can && !isOwn(l.session) || !reflect.ValueOf(l.session).Comparable() {
 		return nil, errUnsupported("a %T is not Renewable", l.session)
 	}
-	own, _ := l.session.(*statefulServerSession)
-	if c, copies := l.other.(*copied); copies && (c.inner != nil || own != nil && own.home.Load() != nil) {
+	if c, copies := l.other.(*copied); copies && (c.inner != nil || c.resident()) {
 		return nil, errUnsupported("a %T cannot rename sessions", h.m.own.store)
 	}
 	caller, err := h.keeper()
@@ -270,6 +264,9 @@ func (r *renewal) run() error {
 		return err
 	}
 	r.old = h.m.tokenOf(r.l)
+	if own, ok := r.l.session.(*statefulServerSession); ok {
+		r.ended = timeOf(own.expires.Load())
+	}
 	if !r.moved {
 		r.origin.Source = r.was
 	}
@@ -334,7 +331,7 @@ func (r *renewal) header(name, value string) error {
 // back returns the renewal that undoes r.
 func (r *renewal) back() *renewal {
 	return &renewal{h: r.h, l: r.l, token: r.old, caller: r.owner, owner: r.caller, moved: r.moved, origin: layover.Origin{Source: r.was},
-		old: r.token, was: r.origin.Source, expires: r.expires}
+		old: r.token, was: r.origin.Source, ends: r.ended}
 }
 
 // rename has the session found under its new token only.
@@ -362,10 +359,7 @@ func (r *renewal) hand(own *statefulServerSession) {
 		return
 	}
 	own.bound, own.owner = true, r.owner
-	if r.expires == 0 {
-		r.expires = endOf(r.ends)
-	}
-	r.expires = own.expires.Swap(r.expires)
+	own.expires.Store(endOf(r.ends))
 }
 
 // setToken has a session know its new token.

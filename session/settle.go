@@ -40,7 +40,7 @@ func (h *handle) end() (failure error) {
 		return nil
 	}
 	failure = r.failure
-	wait := r.renewing
+	wait := r.renewal()
 	h.mu.Unlock()
 	if wait != nil { // by a goroutine that the handler has not waited for
 		<-wait

@@ -30,26 +30,17 @@ type usage struct {
 	hung   bool   // it was removed while somebody hung who writes it
 }
 
-// write waits until nobody else stores, writes, renames or ends the session. Others
-// wait until done is called.
+// write waits until nobody else stores, writes, renames or ends the session, no longer
+// than UpdateTimeout. Others wait until done is called.
 func (u *usage) write(ctx context.Context) (done func(), _ error) {
+	ctx, cancel := context.WithTimeout(ctx, UpdateTimeout)
+	defer cancel()
 	select {
 	case u.turn <- struct{}{}:
 		return func() { <-u.turn }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// await waits for who has the turn, no longer than UpdateTimeout.
-func (u *usage) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, UpdateTimeout)
-	defer cancel()
-	done, err := u.write(ctx)
-	if err == nil {
-		done()
-	}
-	return err
 }
 
 // join notes that a call uses the session with this token, before it looks for it.

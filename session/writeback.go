@@ -69,6 +69,14 @@ func (c *copied) Release() {
 	}
 }
 
+// resident reports whether the session lives in a store of this package's, behind
+// another one: it is no copy.
+func (c *copied) resident() bool {
+	own, ok := c.session.(*statefulServerSession)
+	_, leased := c.inner.(*lease)
+	return leased || ok && own.home.Load() != nil
+}
+
 // token returns the token that the session has by now.
 func (c *copied) token() string {
 	id, _ := c.m.usages.of(c.use)
@@ -97,7 +105,9 @@ func (m *StatefulServerSessionManager) lookupCopy(ctx context.Context, id string
 			c.inner.Release()
 			c.inner = nil
 		}
-		if err = c.use.await(ctx); err == nil {
+		var done func()
+		if done, err = c.use.write(ctx); err == nil {
+			done()
 			err = c.fetch(ctx, id)
 		}
 	}
@@ -150,9 +160,7 @@ func (c *copied) add(ctx context.Context, origin layover.Origin) (err error) {
 			c.Release()
 		}
 	}()
-	turn, cancel := context.WithTimeout(ctx, UpdateTimeout)
-	defer cancel()
-	done, err := c.use.write(turn)
+	done, err := c.use.write(ctx)
 	if err != nil {
 		return err
 	}
@@ -224,11 +232,8 @@ func changes(before, after map[string]*flight.SessionOptionValue) map[string]*fl
 // session. It must not be called by several goroutines.
 func (c *copied) save(ctx context.Context) (err error) {
 	defer contain(&err)
-	if own, ok := c.session.(*statefulServerSession); ok && own.home.Load() != nil {
-		return nil // it lives in a store of this package's, behind another one
-	}
-	if _, resident := c.inner.(*lease); resident {
-		return nil // so does this
+	if c.resident() {
+		return nil
 	}
 	after := optionsOf(c.session)
 	diff := changes(c.before, after)
@@ -305,9 +310,7 @@ func (c *copied) end() error { return c.m.endUsed(c.use) }
 
 // endUsed is end of a session that calls use.
 func (m *StatefulServerSessionManager) endUsed(u *usage) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), UpdateTimeout)
-	defer cancel()
-	done, err := u.write(ctx)
+	done, err := u.write(context.Background())
 	hangs := err != nil // should that one ever have written it, it removes it
 	if !hangs {
 		defer done()
@@ -344,9 +347,7 @@ func (m *StatefulServerSessionManager) removeContained(id string) (err error) {
 // rename has the store have the session under another token. What other calls have
 // written since this one got its copy comes along.
 func (c *copied) rename(r *renewal) error {
-	ctx, cancel := context.WithTimeout(context.Background(), UpdateTimeout)
-	defer cancel()
-	done, err := c.use.write(ctx)
+	done, err := c.use.write(context.Background())
 	if err != nil {
 		return err
 	}
@@ -416,7 +417,7 @@ func (c *copied) move(old string, r *renewal) (err error) {
 	for _, s := range both {
 		if own, ok := s.(*statefulServerSession); ok {
 			own.mu.Lock()
-			(&renewal{moved: r.moved, owner: r.owner, ends: r.ends}).hand(own)
+			r.hand(own)
 			own.mu.Unlock()
 		}
 	}
