@@ -53,6 +53,12 @@ func TestRemovedAtAnyMomentOfARenewal(t *testing.T) {
 		}
 		all.Go(func() {
 			barrier(0)
+			done, err := store.takeTurn(t.Context(), s)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer done()
 			_ = store.rename(&l.(*lease).Lease, &renewal{token: fmt.Sprint("new-", n)})
 		})
 		all.Go(func() {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
-	"sync"
 
 	"github.com/c8e4ff29/layover"
 )
@@ -49,9 +48,7 @@ type LeaseStore interface {
 // while a call uses it.
 type ExpiringSessionStore struct {
 	store    *layover.Store[resident]
-	renewals sync.Mutex                      // no foreign code runs under it
-	renewed  map[ServerSession]string        // tokens of those that are not told yet
-	turns    map[ServerSession]chan struct{} // who renews one at this moment
+	renewals turns
 }
 
 var _ LeaseStore = (*ExpiringSessionStore)(nil)
@@ -116,161 +113,6 @@ func (s *ExpiringSessionStore) peek(id string) ServerSession {
 		return nil
 	}
 	return r.ServerSession
-}
-
-// has reports whether this very session is live, as far as it can be told from
-// another one with its token.
-func (s *ExpiringSessionStore) has(session ServerSession) bool {
-	for id := range s.tokens(session) {
-		there := s.peek(id)
-		if there != nil && (same(there, session) || !reflect.ValueOf(session).Comparable()) {
-			return true
-		}
-	}
-	return false
-}
-
-// tokens yields the token under which a session is filed, and again as long as it is
-// renewed meanwhile.
-func (s *ExpiringSessionStore) tokens(session ServerSession) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		last := ""
-		for range maxRenewals {
-			token := s.tokenOf(session)
-			if token == last || !yield(token) {
-				return
-			}
-			last = token
-		}
-	}
-}
-
-// maxRenewals bounds for how long a session is run after whose token is always
-// another one.
-const maxRenewals = 100
-
-// tokenOf returns the token under which a session is filed, as it will say by itself
-// once it has been told.
-func (s *ExpiringSessionStore) tokenOf(session ServerSession) string {
-	if !isOwn(session) && reflect.ValueOf(session).Comparable() {
-		if token, renews := s.renews(session); renews {
-			return token
-		}
-	}
-	return session.Token() // afterwards: one that has just been told says so
-}
-
-// renews returns the token of a session that is being renewed, and is not told yet.
-func (s *ExpiringSessionStore) renews(session ServerSession) (token string, _ bool) {
-	s.renewals.Lock()
-	defer s.renewals.Unlock()
-	token, renews := s.renewed[session]
-	return token, renews
-}
-
-// rename files the leased session under another token, unless it does not come from
-// where the caller thinks any more. Whoever ends it finds it at every moment.
-func (s *ExpiringSessionStore) rename(l *layover.Lease[resident], r *renewal) (err error) {
-	session := l.Session().ServerSession
-	if isNil(session) {
-		return errClosed
-	}
-	if own, ok := session.(*statefulServerSession); ok {
-		return s.renameOwn(l, own, r)
-	}
-	defer contain(&err)
-	old := session.Token()
-	if err := s.refile(l, session, r); err != nil {
-		return err
-	}
-	good := false
-	defer func() { // also if SetToken ends its goroutine
-		s.renewals.Lock()
-		defer s.renewals.Unlock()
-		delete(s.renewed, session)
-		if !good {
-			err = errors.Join(err, l.Rename(old, layover.Origin{Source: r.was}))
-		}
-	}()
-	if err = setToken(session, r.token); err != nil { // it may have the new one all the same
-		return errors.Join(err, setToken(session, old))
-	}
-	good = true
-	return nil
-}
-
-// takeTurn lets one call at a time renew a session of a foreign type, until done is
-// called. The others wait, unless their call ends before.
-func (s *ExpiringSessionStore) takeTurn(ctx context.Context, session ServerSession) (done func(), _ error) {
-	for {
-		mine, wait := s.turn(session)
-		if wait == nil {
-			return func() {
-				s.renewals.Lock()
-				defer s.renewals.Unlock()
-				delete(s.turns, session)
-				close(mine)
-			}, nil
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// turn returns what ends the caller's turn, or the one of another call.
-func (s *ExpiringSessionStore) turn(session ServerSession) (mine, wait chan struct{}) {
-	s.renewals.Lock()
-	defer s.renewals.Unlock()
-	if other := s.turns[session]; other != nil {
-		return nil, other
-	}
-	if s.turns == nil {
-		s.turns = make(map[ServerSession]chan struct{})
-	}
-	mine = make(chan struct{})
-	s.turns[session] = mine
-	return mine, nil
-}
-
-// refile is rename of a session of a foreign type, which is not told yet.
-func (s *ExpiringSessionStore) refile(l *layover.Lease[resident], session ServerSession, r *renewal) error {
-	s.renewals.Lock()
-	defer s.renewals.Unlock()
-	if _, renews := s.renewed[session]; renews {
-		return errRenews
-	}
-	if l.Source() != r.was {
-		return errClosed
-	}
-	if err := l.Rename(r.token, r.origin); err != nil {
-		return err
-	}
-	if s.renewed == nil {
-		s.renewed = make(map[ServerSession]string)
-	}
-	s.renewed[session] = r.token
-	return nil
-}
-
-// renameOwn is rename of a session of this package's type, whose token is read under
-// its mutex.
-func (s *ExpiringSessionStore) renameOwn(l *layover.Lease[resident], own *statefulServerSession, r *renewal) error {
-	own.filing.Lock()
-	defer own.filing.Unlock()
-	own.mu.Lock()
-	defer own.mu.Unlock()
-	if l.Source() != r.was {
-		return errClosed
-	}
-	if err := l.Rename(r.token, r.origin); err != nil {
-		return err
-	}
-	own.id = r.token
-	r.hand(own)
-	return nil
 }
 
 // Put stores a session under its token. If it is there already, that is a
