@@ -108,8 +108,7 @@ func TestHungStoreBlocksLookups(t *testing.T) {
 func TestAcquireOfTheNextSession(t *testing.T) {
 	for name, store := range map[string]session.SessionStore{"ours": newStore(t), "copies": new(remoteStore)} {
 		t.Run(name, func(t *testing.T) {
-			reached, gate := make(chan struct{}), make(chan struct{})
-			server := &sqlServer{statements: map[string]statement{"late acquire": gated(reached, gate, func(ctx context.Context, _ session.ServerSession) error {
+			lateInTheNext(t, session.NewStatefulServerSessionManager(session.WithStore(store)), func(ctx context.Context, _ session.ServerSession) error {
 				l, err := session.Acquire(ctx)
 				if err == nil {
 					l.Session().SetSessionOption("of the one before", text("x"))
@@ -117,19 +116,7 @@ func TestAcquireOfTheNextSession(t *testing.T) {
 					return errors.New("it has a lease")
 				}
 				return ctx.Err()
-			})}}
-			m := session.NewStatefulServerSessionManager(session.WithStore(store))
-			c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithCarriers(session.ByPrincipal(who))), server).client()
-			alice := []string{"x-user", "alice"}
-			c.must(with(setOption("schema", "prod"), alice...))
-			late := c.start(with(info("late acquire"), alice...))
-			<-reached
-			c.must(with(closeSession, alice...))
-			c.must(with(setOption("schema", "next"), alice...))
-			close(gate)
-			if r := <-late; r.err != nil {
-				t.Error(r.err)
-			}
+			}, aliceCloses)
 		})
 	}
 }
@@ -211,6 +198,23 @@ func TestSetTokenBackRunsUnderNoLock(t *testing.T) {
 	}
 }
 
+// failedLoginMovesNoEnd checks that a session which a login does not get, whose proof
+// is good for five minutes, outlives that.
+func failedLoginMovesNoEnd(t *testing.T, c *client) {
+	t.Helper()
+	cookie := c.must(setOption("schema", "prod")).cookie(t)
+	if r := c.do(info("RENEW"), cookie); r.err == nil {
+		t.Error("renewed")
+	}
+	if got := c.option("schema", cookie); got != "prod" {
+		t.Errorf("at once: schema %q", got)
+	}
+	wait(6 * time.Minute)
+	if got := c.option("schema", cookie); got != "prod" {
+		t.Errorf("the login failed, and the session has ended with its proof: schema %q", got)
+	}
+}
+
 // A renewal that fails changes no end of the session's.
 func TestFailedRenewalLeavesTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -220,17 +224,7 @@ func TestFailedRenewalLeavesTheEnd(t *testing.T) {
 		})))
 		server := renewing(session.Principal{Name: "alice", Expires: time.Now().Add(5 * time.Minute)})
 		c := serveEdgeInBubble(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithPrincipal(who)), server).client()
-		cookie := c.must(setOption("schema", "prod")).cookie(t)
-		if r := c.do(info("RENEW"), cookie); r.err == nil {
-			t.Error("renewed")
-		}
-		if got := c.option("schema", cookie); got != "prod" {
-			t.Errorf("at once: schema %q", got)
-		}
-		wait(6 * time.Minute)
-		if got := c.option("schema", cookie); got != "prod" {
-			t.Errorf("the login failed, and the session has ended with its proof: schema %q", got)
-		}
+		failedLoginMovesNoEnd(t, c)
 	})
 }
 
@@ -463,17 +457,7 @@ func TestHeaderLeavesInSetToken(t *testing.T) {
 			return session.Renew(ctx, session.Principal{Name: "alice", Expires: time.Now().Add(5 * time.Minute)})
 		}}}
 		c := serveEdgeInBubble(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithPrincipal(who)), server).client()
-		cookie := c.must(setOption("schema", "prod")).cookie(t)
-		if r := c.do(info("RENEW"), cookie); r.err == nil {
-			t.Error("renewed")
-		}
-		if got := c.option("schema", cookie); got != "prod" {
-			t.Errorf("at once: schema %q", got)
-		}
-		wait(6 * time.Minute)
-		if got := c.option("schema", cookie); got != "prod" {
-			t.Errorf("the login failed, and the session has ended with its proof: schema %q", got)
-		}
+		failedLoginMovesNoEnd(t, c)
 	})
 }
 
@@ -615,9 +599,6 @@ func TestNoIDInTheErrorOfAClose(t *testing.T) {
 	for how, f := range closing {
 		for by, opts := range map[string][]session.MiddlewareOption{"cookie": nil, "principal": {session.WithCarriers(session.ByPrincipal(who))}} {
 			t.Run(how+", by "+by, func(t *testing.T) {
-				if how == "Begin" && by == "principal" {
-					t.Skip("it is not removed")
-				}
 				var log logBuffer
 				var live atomic.Value
 				remote := &quotingStore{remoteStore: new(remoteStore)}

@@ -119,8 +119,8 @@ type turn struct {
 func (t *turns) begin(session ServerSession) (mine, other *turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if other = t.all[session]; other != nil {
-		return nil, other
+	if another := t.all[session]; another != nil {
+		return nil, another
 	}
 	if t.all == nil {
 		t.all = make(map[ServerSession]*turn)

@@ -34,6 +34,45 @@ func gated(reached, gate chan struct{}, f statement) statement {
 	}
 }
 
+// lateInTheNext has a call of alice's under way while her session ends and she gets
+// the next one, which has the same derived ID. Only then the statement runs, and has to
+// succeed.
+func lateInTheNext(t *testing.T, m *session.StatefulServerSessionManager, f statement, end func(*client)) *client {
+	t.Helper()
+	reached, gate := make(chan struct{}), make(chan struct{})
+	server := &sqlServer{statements: map[string]statement{"late": gated(reached, gate, f)}}
+	c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithCarriers(session.ByPrincipal(who))), server).client()
+	alice := []string{"x-user", "alice"}
+	c.must(with(setOption("schema", "prod"), alice...))
+	late := c.start(with(info("late"), alice...))
+	<-reached
+	end(c)
+	c.must(with(setOption("schema", "next"), alice...))
+	close(gate)
+	if r := <-late; r.err != nil {
+		t.Error(r.err)
+	}
+	return c
+}
+
+func aliceCloses(c *client) { c.must(with(closeSession, "x-user", "alice")) }
+
+// untold are policies under which the client of a session that has ended gets the
+// next one without being told, in the second case after a moment.
+func untold() map[string][]session.MiddlewareOption {
+	return map[string][]session.MiddlewareOption{
+		"RenewDead": {session.WithDeadTokens(session.RenewDead)}, "after the window": {session.WithTellWindow(time.Millisecond)},
+	}
+}
+
+// acquiring is a server whose statement "acquire" leaves a lease.
+func acquiring(l *session.SessionLease) *sqlServer {
+	return &sqlServer{statements: map[string]statement{"acquire": func(ctx context.Context, _ session.ServerSession) (err error) {
+		*l, err = session.Acquire(ctx)
+		return err
+	}}}
+}
+
 func end(ctx context.Context, _ session.ServerSession) error   { return session.End(ctx) }
 func renew(ctx context.Context, _ session.ServerSession) error { return session.Renew(ctx) }
 
@@ -263,11 +302,7 @@ func TestRawCloseOfACopyClosesIt(t *testing.T) {
 func TestCloseOfAnAcquiredCopyClosesIt(t *testing.T) {
 	remote := new(remoteStore)
 	var l session.SessionLease
-	server := &sqlServer{statements: map[string]statement{"acquire": func(ctx context.Context, _ session.ServerSession) (err error) {
-		l, err = session.Acquire(ctx)
-		return err
-	}}}
-	c := serveEdge(t, session.NewServerMiddleware(copying(t, remote), session.WithLogger(nil)), server).client()
+	c := serveEdge(t, session.NewServerMiddleware(copying(t, remote), session.WithLogger(nil)), acquiring(&l)).client()
 	cookie := c.must(setOption("schema", "prod")).cookie(t)
 	c.must(info("acquire"), cookie)
 	if err := l.Session().Close(); err != nil {
@@ -548,29 +583,18 @@ func TestWritingBackConfirmsNothing(t *testing.T) {
 // What a call sets late in a session that has ended does not come into another one
 // that has its derived ID by then.
 func TestLateWriteIntoTheNextSessionOfAPrincipal(t *testing.T) {
-	remote, reached, gate := new(remoteStore), make(chan struct{}), make(chan struct{})
-	server := &sqlServer{statements: map[string]statement{"late": gated(reached, gate, func(_ context.Context, s session.ServerSession) error {
+	remote := new(remoteStore)
+	write := func(_ context.Context, s session.ServerSession) error {
 		s.SetSessionOption("late", text("x"))
 		return nil
-	})}}
-	m := copying(t, updatingStore{remote})
-	c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithCarriers(session.ByPrincipal(who))), server).client()
-	alice := []string{"x-user", "alice"}
-	c.must(with(setOption("schema", "prod"), alice...))
-	late := c.start(with(info("late"), alice...))
-	<-reached
-	remote.mu.Lock()
-	remote.rows = nil // another process has removed it
-	remote.mu.Unlock()
-	c.must(with(setOption("schema", "next"), alice...))
-	close(gate)
-	if r := <-late; r.err != nil {
-		t.Error(r.err)
 	}
-	var got struct{ schema string }
-	got.schema = c.schema(alice...)
-	if remote.size() != 1 || got.schema != "next" {
-		t.Errorf("%+v", got)
+	c := lateInTheNext(t, copying(t, updatingStore{remote}), write, func(*client) {
+		remote.mu.Lock()
+		defer remote.mu.Unlock()
+		remote.rows = nil // another process has removed it
+	})
+	if got := c.schema("x-user", "alice"); remote.size() != 1 || got != "next" {
+		t.Errorf("schema %q, %d rows", got, remote.size())
 	}
 	remote.mu.Lock()
 	defer remote.mu.Unlock()
@@ -586,21 +610,8 @@ func TestLateWriteIntoTheNextSessionOfAPrincipal(t *testing.T) {
 func TestLateCloseOfTheNextSessionOfAPrincipal(t *testing.T) {
 	for how, f := range map[string]statement{"End": end, "raw": func(_ context.Context, s session.ServerSession) error { return s.Close() }} {
 		t.Run(how, func(t *testing.T) {
-			remote, reached, gate := new(remoteStore), make(chan struct{}), make(chan struct{})
-			server := &sqlServer{statements: map[string]statement{"late": gated(reached, gate, f)}}
-			m := copying(t, remote)
-			c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithCarriers(session.ByPrincipal(who))), server).client()
-			alice := []string{"x-user", "alice"}
-			c.must(with(setOption("schema", "prod"), alice...))
-			late := c.start(with(info("late"), alice...))
-			<-reached
-			c.must(with(closeSession, alice...))
-			c.must(with(setOption("schema", "next"), alice...))
-			close(gate)
-			if r := <-late; r.err != nil {
-				t.Error(r.err)
-			}
-			if got := c.schema(alice...); got != "next" {
+			c := lateInTheNext(t, copying(t, new(remoteStore)), f, aliceCloses)
+			if got := c.schema("x-user", "alice"); got != "next" {
 				t.Errorf("the next session was closed: %q", got)
 			}
 		})
@@ -610,9 +621,7 @@ func TestLateCloseOfTheNextSessionOfAPrincipal(t *testing.T) {
 // A second renewal, by a call under way with a copy, does not give the client its
 // old cookie back.
 func TestSecondRenewalOfACopyGivesNoOldCookie(t *testing.T) {
-	for policy, opts := range map[string][]session.MiddlewareOption{
-		"RenewDead": {session.WithDeadTokens(session.RenewDead)}, "after the window": {session.WithTellWindow(time.Millisecond)},
-	} {
+	for policy, opts := range untold() {
 		t.Run(policy, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				remote, reached, gate := new(remoteStore), make(chan struct{}), make(chan struct{})
@@ -888,9 +897,7 @@ func TestFirstCallsOfAPrincipalLoseNothing(t *testing.T) {
 // A renewal of a session that has ended, not by its client, or long ago, gives the
 // client no cookie.
 func TestRenewalOfWhatHasEndedSetsNoCookie(t *testing.T) {
-	for policy, opts := range map[string][]session.MiddlewareOption{
-		"RenewDead": {session.WithDeadTokens(session.RenewDead)}, "after the window": {session.WithTellWindow(time.Millisecond)},
-	} {
+	for policy, opts := range untold() {
 		t.Run(policy, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				reached, gate := make(chan struct{}), make(chan struct{})

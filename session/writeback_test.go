@@ -414,11 +414,7 @@ func TestARenewedCopyLosesNothing(t *testing.T) {
 func TestALeaseAfterTheCallIsWrittenBack(t *testing.T) {
 	remote := new(remoteStore)
 	var l session.SessionLease
-	server := &sqlServer{statements: map[string]statement{"acquire": func(ctx context.Context, _ session.ServerSession) (err error) {
-		l, err = session.Acquire(ctx)
-		return err
-	}}}
-	c := serveEdge(t, session.NewServerMiddleware(copying(t, remote), session.WithLogger(nil)), server).client()
+	c := serveEdge(t, session.NewServerMiddleware(copying(t, remote), session.WithLogger(nil)), acquiring(&l)).client()
 	cookie := c.must(setOption("schema", "prod")).cookie(t)
 	c.must(info("acquire"), cookie)
 	l.Session().SetSessionOption("later", text("x"))
