@@ -33,7 +33,8 @@ type Renewable interface {
 // of privileges (OWASP: session fixation). The session stays what it is, with its
 // options, its resources and its age. The old ID is good for the calls that are
 // under way with it, and for no others; the client gets the new one as a cookie in
-// the header of this call's reply.
+// the header of this call's reply. A client that cancels the call, or loses the
+// connection, before it has that header does not have its session any more.
 //
 // With a principal, whom the handler has just authenticated, the session belongs
 // to that one from now on; else to whom it did. A call that has no session has
@@ -240,8 +241,8 @@ func (m *interceptors) newToken(owner string) (token string, _ error) {
 	return token, nil
 }
 
-// run renews the session. Should the header leave in the middle of it, the session
-// gets its old token back.
+// run renews the session. Should the handler have the header leave in the middle of
+// it, the session gets its old token back.
 func (r *renewal) run() error {
 	h := r.h
 	switch {
@@ -276,7 +277,12 @@ func (r *renewal) run() error {
 	}
 	err := r.rename()
 	if err == nil {
-		if err = r.header("set-cookie", (&http.Cookie{Name: h.m.cookie, Value: r.token}).String()); err != nil {
+		err = r.header("set-cookie", (&http.Cookie{Name: h.m.cookie, Value: r.token}).String())
+		switch {
+		case err == nil:
+		case h.base.Err() != nil: // as if the client had left when it was done
+			err = nil
+		default:
 			err = errors.Join(err, r.back().rename())
 		}
 	}

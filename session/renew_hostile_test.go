@@ -1085,6 +1085,54 @@ func TestARenewalWhoseHeaderLeavesIsUndone(t *testing.T) {
 	}
 }
 
+// leaves is the stream of a call whose client leaves between two looks.
+type leaves struct {
+	takesNoCookie
+	cancel context.CancelFunc
+}
+
+func (s leaves) SetHeader(md metadata.MD) error {
+	err := s.takesNoCookie.SetHeader(md)
+	if err != nil {
+		s.cancel()
+	}
+	return err
+}
+
+// A client that leaves while its session is renewed does not have that session end
+// and come back: it is under its new ID, as if the client had left a moment later.
+func TestARenewalWhoseClientLeavesIsDone(t *testing.T) {
+	for name, manager := range renewable(t) {
+		t.Run(name, func(t *testing.T) {
+			middleware := session.NewServerMiddleware(manager, session.WithLogger(nil))
+			c := serveEdge(t, middleware, nil).client()
+			cookie := c.must(setOption("schema", "prod")).cookie(t)
+			ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs("cookie", cookie)))
+			ctx = grpc.NewContextWithServerTransportStream(ctx, leaves{cancel: cancel})
+			var renewed string
+			_, err := middleware.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/arrow.flight.protocol.FlightService/GetFlightInfo"},
+				func(ctx context.Context, _ any) (any, error) {
+					s, err := session.Lookup(ctx)
+					if err != nil {
+						return nil, err
+					}
+					err = session.Renew(ctx)
+					renewed = s.Token()
+					return nil, err
+				})
+			if err != nil || renewed == token(cookie) {
+				t.Errorf("it has its old ID: %v", err)
+			}
+			if got := c.schema("cookie", session.StatefulSessionCookieName+"="+renewed); got != "prod" {
+				t.Errorf("by its new ID, schema %q", got)
+			}
+			if r := c.do(setOption("schema", "other"), cookie); status.Code(r.err) != codes.NotFound {
+				t.Errorf("by its old ID: %v", r)
+			}
+		})
+	}
+}
+
 // A renewal that a store refuses leaves the session its token.
 func TestARefusedRenewalLeavesTheToken(t *testing.T) {
 	store := &slowPut{SessionStore: apache.NewSessionStore()}
