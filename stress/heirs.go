@@ -94,7 +94,7 @@ func (w *watch) follows(c *call, mark func() layover.Fingerprint, brought []layo
 				return true
 			}
 		}
-		return w.verdict() != nil
+		return false
 	})
 	return f, ok
 }

@@ -57,10 +57,13 @@ func (c *client) renewUnder(ctx context.Context, rng *rand.Rand, next string) bo
 		return false
 	}
 	start := time.Now()
-	if !c.run(ctx, query) {
+	schemas, ok := c.execute(ctx, query, func(r reply, s span, err error) bool {
+		return !c.outlived(r, err) && c.heard(r, s, err)
+	}, codes.NotFound)
+	if !ok || !c.sees(schemas) {
 		return false
 	}
-	ok := c.own.mark != was.mark && c.cookie()[0] != old[0]
+	ok = c.own.mark != was.mark && c.cookie()[0] != old[0]
 	if !c.watch.expect(renewed, ok, "session %s was renewed, and its client got no new ID", was.mark) || !c.query(ctx) {
 		return false
 	}
@@ -72,6 +75,17 @@ func (c *client) renewUnder(ctx context.Context, rng *rand.Rand, next string) bo
 	return true
 }
 
+// outlived reports whether a call found its session and then could not renew it,
+// which is so only if its lifetime has ended in between.
+func (c *client) outlived(r reply, err error) bool {
+	if status.Code(err) != codes.NotFound || r.lost != nil {
+		return false
+	}
+	ev, _ := c.watch.explain(c.own.fingerprint())
+	c.watch.expect(answered, ev.Reason == layover.ReasonLifetime, "session %s, which had ended (%s), could not be renewed, expected that of one whose lifetime is over: %v", c.own.mark, ev.Reason, err)
+	return true
+}
+
 // renewTooLate has the session renewed when the header has left. Nothing may come
 // of it.
 func (c *client) renewTooLate(ctx context.Context) bool {
@@ -80,7 +94,7 @@ func (c *client) renewTooLate(ctx context.Context) bool {
 		if code := status.Code(err); r.lost != nil || code == codes.OK && r.op != doGet {
 			return c.heard(r, s, err)
 		} else if ctx.Err() == nil {
-			if c.own.last = s; code == codes.NotFound { // its lifetime is over
+			if c.own.last = s; c.outlived(r, err) {
 				return false
 			}
 			c.watch.expect(renewed, code == codes.FailedPrecondition && r.renewed == "" && len(r.cookies) == 0,
