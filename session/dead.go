@@ -156,6 +156,8 @@ type telling struct {
 	since        time.Time
 	acknowledged bool
 	deleted      bool // the client was told to drop the cookie, or got another one in its place
+	sure         bool // it was, or will be; else one of the closers may
+	closers      int  // calls that are about to end the session, and may have been the first
 }
 
 const (
@@ -202,8 +204,48 @@ func (t *tellings) deleting(mark layover.Fingerprint, now time.Time) (first bool
 	if t.deletes(mark, now) {
 		return false
 	}
-	t.set(mark, telling{since: now, deleted: true})
+	t.set(mark, telling{since: now, deleted: true, sure: true})
 	return true
+}
+
+// closing is deleting for a call that is about to end the session, and has the
+// client drop the cookie only if it was the one that did. It is to be followed by
+// closed or withdraw.
+func (t *tellings) closing(mark layover.Fingerprint, now time.Time) (first bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := telling{since: now, deleted: true}
+	if first = !t.deletes(mark, now); !first {
+		next = *t.get(mark)
+	}
+	next.closers++
+	t.set(mark, next)
+	return first
+}
+
+// closed notes that the client is told to drop the cookie of a session that it has
+// closed.
+func (t *tellings) closed(mark layover.Fingerprint, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.set(mark, telling{since: now, deleted: true, sure: true})
+}
+
+// withdraw undoes closing. Unless others are at it, or were, the client knows of the
+// end of its session; if that lives on, there is nothing to know.
+func (t *tellings) withdraw(mark layover.Fingerprint, lives bool, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := t.get(mark)
+	switch {
+	case was != nil && was.deleted && (was.sure || was.closers > 1):
+		was.closers--
+		t.set(mark, *was)
+	case lives:
+		t.known.Delete(mark)
+	default:
+		t.set(mark, telling{since: now, acknowledged: true})
+	}
 }
 
 // knows reports whether anybody was told of this token.
@@ -223,14 +265,6 @@ func (t *tellings) deleted(mark layover.Fingerprint, now time.Time) bool {
 func (t *tellings) deletes(mark layover.Fingerprint, now time.Time) bool {
 	was := t.get(mark)
 	return was != nil && was.deleted && now.Before(was.since.Add(t.window))
-}
-
-// spare undoes deleting. The client, which wanted to close the session, knows of
-// its end.
-func (t *tellings) spare(mark layover.Fingerprint, now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.set(mark, telling{since: now, acknowledged: true})
 }
 
 // acknowledge notes that the client knows of the end of its session.

@@ -258,17 +258,20 @@ func (h *handle) endMarked(l *held) (deletes bool, err error) {
 	// First this: what comes with that cookie from now on gets no new one, which
 	// the deletion would take along. A store that is not ours cannot tell whether
 	// the session was over already; then somebody may have been told so.
-	deletes = (m.store != nil || !m.tellings.knows(mark)) && m.tellings.deleting(mark, time.Now())
-	ended, err := m.end(l)
-	err = harmless(err)
-	switch {
-	case err != nil && deletes:
-		m.tellings.forget(mark)
-	case !ended && deletes:
-		m.tellings.spare(mark, time.Now())
-		deletes = false
+	if m.store == nil && m.tellings.knows(mark) {
+		return false, harmless(m.remove(l))
 	}
-	return deletes, err
+	first := m.tellings.closing(mark, time.Now())
+	ended, err := m.end(l)
+	if err = harmless(err); err != nil || !ended || m.store == nil && !first {
+		m.tellings.withdraw(mark, err != nil, time.Now())
+		return false, err
+	}
+	m.tellings.closed(mark, time.Now())
+	if now := h.telling(l); now != mark { // a renewal was faster, and the client has, or gets, this one
+		m.tellings.closed(now, time.Now())
+	}
+	return true, nil
 }
 
 // fail has the call fail, for the first of several reasons. That the handler has

@@ -91,3 +91,42 @@ func TestNoTokenOfManyReachesTheLog(t *testing.T) {
 		t.Errorf("the log has %s", text)
 	}
 }
+
+// Of several calls that close a session at once, exactly one has the client drop
+// its cookie, of whatever type the session is.
+func TestCallsThatCloseAtOnceDropTheCookieOnce(t *testing.T) {
+	for name, manager := range renewable(t) {
+		t.Run(name, func(t *testing.T) {
+			const width = 4
+			var ready, end sync.WaitGroup
+			server := &sqlServer{statements: map[string]statement{"END": func(ctx context.Context, _ session.ServerSession) error {
+				ready.Done()
+				ready.Wait()
+				defer end.Wait()
+				defer end.Done()
+				return session.End(ctx)
+			}}}
+			c := serveEdge(t, session.NewServerMiddleware(manager, session.WithLogger(nil)), server).client()
+			for range 200 {
+				cookie := c.must(setOption("schema", "prod")).cookie(t)
+				ready.Add(width)
+				end.Add(width)
+				var replies []<-chan reply
+				for range width {
+					replies = append(replies, c.start(info("END"), cookie))
+				}
+				dropped := 0
+				for _, r := range replies {
+					r := <-r
+					if r.err != nil {
+						t.Fatal(r.err)
+					}
+					dropped += len(r.header)
+				}
+				if dropped != 1 {
+					t.Fatalf("the cookie was dropped %d times", dropped)
+				}
+			}
+		})
+	}
+}
