@@ -68,7 +68,8 @@ func (c *client) renewUnder(ctx context.Context, rng *rand.Rand, next string) bo
 		return false
 	}
 	c.spent(ctx, rng, old, was, start)
-	if rng.IntN(2) == 0 || !c.set(ctx, next) {
+	mark := c.own.mark
+	if rng.IntN(2) == 0 || !c.set(ctx, next) || c.own.mark != mark { // its lifetime was over, and this is another one
 		return true
 	}
 	u.changes(next, time.Now())
