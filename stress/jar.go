@@ -52,12 +52,12 @@ func (j *jar) apply(ctx context.Context) context.Context {
 		}
 		return metadata.AppendToOutgoingContext(ctx, all...)
 	}
-	r.brought = j.has()
 	if j == nil {
 		return ctx
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	r.brought = j.cookies[session.StatefulSessionCookieName] != ""
 	var all []string
 	for name, value := range j.cookies {
 		all = append(all, name+"="+value)
