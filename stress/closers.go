@@ -108,6 +108,7 @@ type underWay struct {
 	all    sync.WaitGroup
 
 	mu    sync.Mutex
+	left  int // that have not ended
 	ended []showing
 }
 
@@ -126,6 +127,9 @@ func (c *client) underWay(was ownSession) *underWay {
 func (u *underWay) begin(ctx context.Context, width int) bool {
 	for range width {
 		begun, failed := make(chan struct{}), make(chan *shot, 1)
+		u.mu.Lock()
+		u.left++
+		u.mu.Unlock()
 		u.all.Go(func() {
 			if lost := u.run(withBegun(ctx, sync.OnceFunc(func() { close(begun) }))); lost != nil {
 				failed <- lost
@@ -152,13 +156,27 @@ func (u *underWay) run(ctx context.Context) *shot {
 		last = shot{r, s}
 		return err == nil
 	})
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.left--
 	if !ok && (last.first.IsZero() || ctx.Err() != nil) {
 		return &last
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.ended = append(u.ended, showing{last, schemas})
 	return nil
+}
+
+// uses notes until when the streams have used the session.
+func (u *underWay) uses() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	last := &u.client.own.last.end
+	for _, e := range u.ended {
+		*last = later(*last, e.end)
+	}
+	if u.left > 0 {
+		*last = time.Now()
+	}
 }
 
 // changes notes that the session has another schema, since then at the latest.
@@ -168,10 +186,10 @@ func (u *underWay) changes(next string, since time.Time) { u.next, u.since = nex
 // options of their session.
 func (u *underWay) judge() {
 	u.all.Wait()
+	u.uses()
 	w := u.client.watch
 	for _, e := range u.ended {
 		w.expect(outlasts, len(e.schemas) == closingBatches, "a stream in session %s, which was closed or renewed under it, ended after %d batches, expected %d", u.was.mark, len(e.schemas), closingBatches)
-		u.client.own.last.end = later(u.client.own.last.end, e.end)
 		w.expect(outlasts, e.session == u.was.mark, "a stream of session %s was served by session %q", u.was.mark, e.session)
 		changed := slices.Index(e.schemas, u.next)
 		for i, got := range e.schemas {

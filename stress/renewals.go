@@ -68,6 +68,7 @@ func (c *client) renewUnder(ctx context.Context, rng *rand.Rand, next string) bo
 		return false
 	}
 	c.spent(ctx, rng, old, was, start)
+	u.uses()
 	mark := c.own.mark
 	if rng.IntN(2) == 0 || !c.set(ctx, next) || c.own.mark != mark { // its lifetime was over, and this is another one
 		return true
