@@ -343,16 +343,33 @@ func (w *watch) poll(s layover.Stats, now time.Time) {
 		"the store counts %d created, %d ended and %d live sessions (%d confirmed, %d not), which do not add up", s.Created, s.Ended.Total(), s.Live, s.Confirmed, s.Unconfirmed)
 	w.expect(closedOnce, s.Closed <= s.Ended.Total() && s.CloseFailed == 0,
 		"the store counts %d closed sessions (%d with errors) of %d ended ones, expected at most as many and no error", s.Closed, s.CloseFailed, s.Ended.Total())
+	for _, l := range w.review(now) {
+		ev, left := w.explain(l.mark) // which takes a while
+		left = left && !ev.At.Before(l.created) // it has left, and the event is on its way
+		w.expect(prompt, left, "session %s was there %s after %s, expected less than %s", l.mark, l.by, l.what, l.most)
+	}
+}
+
+// lingering is a session that is past a deadline, for all that the watch knows.
+type lingering struct {
+	mark     layover.Fingerprint
+	created  time.Time
+	by, most time.Duration
+	what     string
+}
+
+// review returns what seems to be past a deadline.
+func (w *watch) review(now time.Time) (all []lingering) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lag(now)
 	for r := range w.live {
 		if r.running == 0 {
-			w.overdue(r, later(r.createdAt, r.lastDone).Add(w.timeout(r)), w.resolution(), now, "its idle deadline")
+			all = w.overdue(all, r, later(r.createdAt, r.lastDone).Add(w.timeout(r)), w.resolution(), now, "its idle deadline")
 		}
-		w.overdue(r, r.since().Add(w.lifetime()), w.resolution(), now, "the end of its lifetime")
+		all = w.overdue(all, r, r.since().Add(w.lifetime()), w.resolution(), now, "the end of its lifetime")
 		if !r.closedAt.IsZero() {
-			w.overdue(r, r.closedAt, 0, now, "its client had closed it")
+			all = w.overdue(all, r, r.closedAt, 0, now, "its client had closed it")
 		}
 	}
 	for r := range w.unclosed {
@@ -362,18 +379,18 @@ func (w *watch) poll(s layover.Stats, now time.Time) {
 		}
 	}
 	w.forget(now)
+	return all
 }
 
-// overdue checks that a live session is not past a deadline, which the store may
-// take to be later by so much.
-func (w *watch) overdue(r *record, deadline time.Time, late time.Duration, now time.Time, what string) {
+// overdue adds a live session that is past a deadline, which the store may take to
+// be later by so much.
+func (w *watch) overdue(all []lingering, r *record, deadline time.Time, late time.Duration, now time.Time, what string) []lingering {
 	by := now.Sub(deadline)
-	ok := by < late+w.allowance() || w.mayBeUsed(deadline.Add(late))
-	if !ok {
-		ev, left := w.explain(r.mark)
-		ok = left && !ev.At.Before(r.createdAt) // it has left, and the event is on its way
+	if by >= late+w.allowance() && !w.mayBeUsed(deadline.Add(late)) {
+		return append(all, lingering{r.mark, r.createdAt, by, late + grace, what})
 	}
-	w.expect(prompt, ok, "session %s was there %s after %s, expected less than %s", r.mark, by, what, late+grace)
+	w.expect(prompt, true, "")
+	return all
 }
 
 // forget drops what nobody will ask for any more, so that a long run needs no
@@ -439,12 +456,12 @@ func (w *watch) lost(mark, why string, window time.Duration) {
 func (w *watch) forgotten(f layover.Fingerprint) (layover.Reason, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	const remembered = layover.DefaultRemembered / 2 // of one sort, see [layover.WithRemembered]
+	const each = remembered / 2 // of one sort, see [layover.WithRemembered]
 	if len(w.sessions[f]) == 0 {
-		return 0, w.counts.ended >= remembered
+		return 0, w.counts.ended >= each
 	}
 	r := w.record(f, byEvents)
-	return r.reason, r.ended && w.counts.ended-r.nth >= remembered
+	return r.reason, r.ended && w.counts.ended-r.nth >= each
 }
 
 // stopping notes that the store is about to be shut down.
@@ -455,7 +472,7 @@ func (w *watch) stopping() {
 }
 
 // leftHeap returns by how much the heap may have grown in the end: the store
-// remembers some 16,000 ended sessions, the histograms and gRPC keep buffers,
+// remembers some ended sessions, the histograms and gRPC keep buffers,
 // for each connection, too. It does not depend on how long a run takes, so a
 // leak shows in a long one.
 func (c config) leftHeap() uint64 { return 8<<20 + uint64(c.clients)<<13 }
