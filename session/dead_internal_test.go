@@ -52,3 +52,57 @@ func TestGarbageIsNotRemembered(t *testing.T) {
 		t.Error("garbage was told of, or remembered")
 	}
 }
+
+// Who comes with the cookie of a session that calls are closing gets nothing until
+// all of them have found that it had ended by itself.
+func TestTheLastCloserSaysWhatBecomesOfTheCookie(t *testing.T) {
+	now := time.Now()
+	dead := numbered(1)
+	begin := func() *tellings {
+		all := newTellings(DefaultTellWindow)
+		if !all.closing(dead.key, now) || all.closing(dead.key, now) {
+			t.Fatal("not the first of two is the first")
+		}
+		return all
+	}
+	refuses := func(all *tellings, want bool) {
+		t.Helper()
+		if all.deleted(dead.key, now) != want || all.tell(dead, true, now) != want {
+			t.Errorf("want that it is being dropped: %t", want)
+		}
+	}
+	t.Run("one has ended it", func(t *testing.T) {
+		all := begin()
+		all.closed(dead.key, now)
+		all.withdraw(dead.key, false, now)
+		refuses(all, true)
+	})
+	t.Run("the other one has", func(t *testing.T) {
+		all := begin()
+		all.withdraw(dead.key, false, now)
+		refuses(all, true)
+		all.closed(dead.key, now)
+		refuses(all, true)
+	})
+	t.Run("neither has", func(t *testing.T) {
+		all := begin()
+		all.withdraw(dead.key, false, now)
+		all.withdraw(dead.key, false, now)
+		refuses(all, false)
+	})
+	t.Run("it lives", func(t *testing.T) {
+		all := begin()
+		all.withdraw(dead.key, true, now)
+		all.withdraw(dead.key, true, now)
+		if all.knows(dead.key) {
+			t.Error("it is remembered")
+		}
+	})
+	t.Run("a renewal has", func(t *testing.T) {
+		all := newTellings(DefaultTellWindow)
+		all.deleting(dead.key, now)
+		all.closing(dead.key, now)
+		all.withdraw(dead.key, false, now)
+		refuses(all, true)
+	})
+}
