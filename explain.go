@@ -60,8 +60,8 @@ func (s *Store[S]) event(kind EventKind, r record) Event {
 // memory remembers how sessions ended, in two rings of bounded size: one for
 // sessions that somebody may ask after, one for those that never were confirmed
 // nor held anything and that any flood makes by the thousand. It keeps IDs,
-// which open nothing any more, and computes a fingerprint only when asked for
-// one: sessions end more often than anybody asks.
+// which open nothing any more, and computes fingerprints only when asked for one,
+// once each: sessions end more often than anybody asks.
 type memory struct {
 	mu    sync.Mutex
 	turn  uint64
@@ -131,16 +131,51 @@ func (m *memory) find(h idHash, id string) (st state, source string) {
 	return st, source
 }
 
-// all returns all that is remembered.
-func (m *memory) all() (all []record) {
+// unmarked is a record whose fingerprint is not known yet.
+type unmarked struct {
+	ring   *ring
+	number uint32
+	id     string
+}
+
+// unmarked returns all that there are.
+func (m *memory) unmarked() (all []unmarked) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.rings {
-		for _, r := range m.rings[i].ends {
-			all = append(all, r.record)
+		r := &m.rings[i]
+		for j := range r.ends {
+			if e := &r.ends[j]; e.mark == (Fingerprint{}) {
+				all = append(all, unmarked{r, e.number, e.id()})
+			}
 		}
 	}
 	return all
+}
+
+// mark notes the fingerprints of records, but for those that were overwritten since.
+func (m *memory) mark(all []unmarked, marks []Fingerprint) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, u := range all {
+		if e := &u.ring.ends[u.ring.slot(u.number)]; e.number == u.number {
+			e.mark = marks[i]
+		}
+	}
+}
+
+// marked returns the last record with this fingerprint.
+func (m *memory) marked(f Fingerprint) (last record, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.rings {
+		for j := range m.rings[i].ends {
+			if e := &m.rings[i].ends[j]; e.mark == f && f != (Fingerprint{}) && (!ok || e.turn > last.turn) {
+				last, ok = e.record, true
+			}
+		}
+	}
+	return last, ok
 }
 
 // ring holds the last records, chained by hash. A chain runs from the newest to
@@ -156,7 +191,8 @@ type ended struct {
 	record
 	hash   idHash
 	number uint32
-	older  uint32 // in the chain
+	older  uint32      // in the chain
+	mark   Fingerprint // zero: not computed yet
 }
 
 func (r *ring) add(h idHash, rec record) {
@@ -167,7 +203,7 @@ func (r *ring) add(h idHash, rec record) {
 		r.next = 1 // zero means none
 	}
 	head := &r.heads[int(h)%r.size]
-	e := ended{rec, h, r.next, *head}
+	e := ended{record: rec, hash: h, number: r.next, older: *head}
 	*head = r.next
 	if len(r.ends) < r.size {
 		r.ends = append(r.ends, e)
@@ -201,16 +237,17 @@ func (r *ring) find(h idHash, id string) *record {
 // [EventEnded]. False means that the session is live, was never here, or ended
 // so long ago that it is forgotten, see [WithRemembered]. If several sessions
 // had the same ID, it tells of the one that ended last. It looks at all that is
-// remembered, which takes some milliseconds.
+// remembered, which takes some milliseconds the first time, and then less.
 func (s *Store[S]) Explain(f Fingerprint) (ev Event, ok bool) {
 	s.lock() // and whoever has ended is remembered
 	s.unlock()
-	var last record
-	for _, r := range s.memory.all() {
-		if (!ok || r.turn > last.turn) && s.Fingerprint(r.id()) == f {
-			last, ok = r, true
-		}
+	unmarked := s.memory.unmarked()
+	marks := make([]Fingerprint, len(unmarked))
+	for i, u := range unmarked {
+		marks[i] = s.Fingerprint(u.id)
 	}
+	s.memory.mark(unmarked, marks)
+	last, ok := s.memory.marked(f)
 	if !ok {
 		return Event{}, false
 	}

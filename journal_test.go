@@ -381,6 +381,26 @@ func TestExplain(t *testing.T) {
 	})
 }
 
+// What was explained before is explained for as long as it is remembered, and its
+// place is not taken for that of who comes after.
+func TestExplainAfterEveryEnd(t *testing.T) {
+	s := open(t, WithRemembered(6)) // three of them
+	for i := range 20 {
+		add(t, s, fmt.Sprint(i))
+		must(t, s.Confirm(fmt.Sprint(i)))
+		must(t, s.Remove(fmt.Sprint(i)))
+		for j := range 20 {
+			f := s.Fingerprint(fmt.Sprint(j))
+			if ev, ok := s.Explain(f); ok != (j <= i && j > i-3) || ok && (ev.Fingerprint != f || ev.Reason != ReasonClosed) {
+				t.Errorf("after %d sessions number %d: %t, %v", i+1, j, ok, ev)
+			}
+		}
+	}
+	if _, ok := s.Explain(Fingerprint{}); ok {
+		t.Error("explains nothing")
+	}
+}
+
 func TestExplainIsBoundedAndFloodsWashOutOnlyEachOther(t *testing.T) {
 	s := open(t, WithRemembered(11))
 	end := func(id string, confirm bool) {

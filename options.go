@@ -189,7 +189,7 @@ func WithFingerprintKey(key []byte) Option {
 }
 
 // WithRemembered sets how many ended sessions [Store.Explain] remembers, about
-// 100 bytes each; half of them are for sessions that were confirmed or held
+// 140 bytes each; half of them are for sessions that were confirmed or held
 // something, so that a flood of others does not wash them out. Default
 // [DefaultRemembered]; zero: none. It can be set in [New] only.
 func WithRemembered(n int) Option { return func(c *config) { c.remembered = n } }
