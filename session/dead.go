@@ -155,10 +155,20 @@ type tellings struct {
 type telling struct {
 	since        time.Time
 	acknowledged bool
-	deleted      bool // the client was told to drop the cookie, or got another one in its place
-	sure         bool // it was, or will be; else one of the closers may
-	closers      int  // calls that are about to end the session, and may have been the first
+	drop         drop
+	closers      int  // calls that are about to end the session; once it is dropped, not counted
+	over         bool // if it is replaced: one of them has ended the session
 }
+
+// drop says why the client will not have the cookie any more.
+type drop uint8
+
+const (
+	kept     drop = iota
+	mayDrop       // calls that end the session may tell it to drop the cookie
+	dropped       // it was told to drop it, or is about to be
+	replaced      // it gets another one in its place, which a deletion could take along
+)
 
 const (
 	maxTellings   = 1 << 16
@@ -185,7 +195,7 @@ func (t *tellings) tell(d deadToken, acknowledges bool, now time.Time) bool {
 	case was == nil:
 		t.set(d.key, telling{since: now, acknowledged: acknowledges})
 		return !acknowledges
-	case was.deleted:
+	case was.drop != kept:
 		return now.Before(was.since.Add(t.window))
 	case acknowledges && !was.acknowledged:
 		t.set(d.key, telling{since: was.since, acknowledged: true})
@@ -195,56 +205,99 @@ func (t *tellings) tell(d deadToken, acknowledges bool, now time.Time) bool {
 }
 
 // deleting notes that the client is about to be told to drop the cookie of a
-// session that it has closed. False: it was a short while ago. From now on,
-// nothing that comes with that cookie may get a session, whose cookie the
-// deletion would take along, until every reply that is under way has arrived.
+// session that has ended. False: it was a short while ago. From now on, nothing that
+// comes with that cookie may get a session, whose cookie the deletion would take
+// along, until every reply that is under way has arrived.
 func (t *tellings) deleting(mark layover.Fingerprint, now time.Time) (first bool) {
+	return t.drop(mark, dropped, now)
+}
+
+// replacing is deleting for a cookie in whose place the client is about to get
+// another one. It is undone by keeping.
+func (t *tellings) replacing(mark layover.Fingerprint, now time.Time) (first bool) {
+	return t.drop(mark, replaced, now)
+}
+
+func (t *tellings) drop(mark layover.Fingerprint, why drop, now time.Time) (first bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.deletes(mark, now) {
+	if t.drops(mark, now) != nil {
 		return false
 	}
-	t.set(mark, telling{since: now, deleted: true, sure: true})
+	t.set(mark, telling{since: now, drop: why})
 	return true
 }
 
-// closing is deleting for a call that is about to end the session, and has the
-// client drop the cookie only if it was the one that did. It is to be followed by
-// closed or withdraw.
-func (t *tellings) closing(mark layover.Fingerprint, now time.Time) (first bool) {
+// closing notes that a call is about to end a session, and may then have the client
+// drop the cookie. It is followed by closed or by withdraw.
+func (t *tellings) closing(mark layover.Fingerprint, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	next := telling{since: now, deleted: true}
-	if first = !t.deletes(mark, now); !first {
-		next = *t.get(mark)
+	next := telling{since: now, drop: mayDrop}
+	if was := t.drops(mark, now); was != nil {
+		next = *was
 	}
 	next.closers++
 	t.set(mark, next)
-	return first
 }
 
-// closed notes that the client is told to drop the cookie of a session that it has
-// closed.
-func (t *tellings) closed(mark layover.Fingerprint, now time.Time) {
+// closed notes that a call has ended the session, and reports whether it is to have
+// the client drop the cookie: not if another one does, or another cookie comes in its
+// place, which the deletion could take along.
+func (t *tellings) closed(mark layover.Fingerprint, now time.Time) (deletes bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.set(mark, telling{since: now, deleted: true, sure: true})
+	was := t.get(mark)
+	if was == nil {
+		was = new(telling) // it was forgotten in a flood
+	}
+	switch was.drop {
+	case dropped:
+		return false
+	case replaced:
+		was.over = true
+		was.closers--
+		t.set(mark, *was)
+		return false
+	case kept, mayDrop:
+	}
+	t.set(mark, telling{since: now, drop: dropped})
+	return true
 }
 
-// withdraw undoes closing. Unless others are at it, or were, the client knows of the
-// end of its session; if that lives on, there is nothing to know.
+// withdraw is for a call that has not ended the session after all: that lives on, or
+// had ended before. The last of several decides: there is nothing to know, or the
+// client, which wanted to close it, knows.
 func (t *tellings) withdraw(mark layover.Fingerprint, lives bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	was := t.get(mark)
 	switch {
-	case was != nil && was.deleted && (was.sure || was.closers > 1):
+	case was == nil || was.drop == kept || was.drop == dropped:
+	case was.drop == replaced || was.closers > 1:
 		was.closers--
 		t.set(mark, *was)
 	case lives:
 		t.known.Delete(mark)
 	default:
 		t.set(mark, telling{since: now, acknowledged: true})
+	}
+}
+
+// keeping undoes replacing: the client keeps its cookie. If its session was closed
+// meanwhile, it knows.
+func (t *tellings) keeping(mark layover.Fingerprint, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := t.get(mark)
+	switch {
+	case was == nil || was.drop != replaced:
+	case was.over:
+		t.set(mark, telling{since: now, acknowledged: true})
+	case was.closers > 0:
+		t.set(mark, telling{since: was.since, drop: mayDrop, closers: was.closers})
+	default:
+		t.known.Delete(mark)
 	}
 }
 
@@ -255,23 +308,26 @@ func (t *tellings) knows(mark layover.Fingerprint) bool {
 	return t.get(mark) != nil
 }
 
-// deleted is deletes for who has not the mutex.
+// deleted reports whether the client is losing this cookie.
 func (t *tellings) deleted(mark layover.Fingerprint, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.deletes(mark, now)
+	return t.drops(mark, now) != nil
 }
 
-func (t *tellings) deletes(mark layover.Fingerprint, now time.Time) bool {
-	was := t.get(mark)
-	return was != nil && was.deleted && now.Before(was.since.Add(t.window))
+// drops returns what is known of a cookie that the client is losing, else nil.
+func (t *tellings) drops(mark layover.Fingerprint, now time.Time) *telling {
+	if was := t.get(mark); was != nil && was.drop != kept && now.Before(was.since.Add(t.window)) {
+		return was
+	}
+	return nil
 }
 
 // acknowledge notes that the client knows of the end of its session.
 func (t *tellings) acknowledge(mark layover.Fingerprint, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if was := t.get(mark); was == nil || !was.deleted {
+	if was := t.get(mark); was == nil || was.drop == kept {
 		t.set(mark, telling{since: now, acknowledged: true})
 	}
 }

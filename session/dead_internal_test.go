@@ -60,9 +60,8 @@ func TestTheLastCloserSaysWhatBecomesOfTheCookie(t *testing.T) {
 	dead := numbered(1)
 	begin := func() *tellings {
 		all := newTellings(DefaultTellWindow)
-		if !all.closing(dead.key, now) || all.closing(dead.key, now) {
-			t.Fatal("not the first of two is the first")
-		}
+		all.closing(dead.key, now)
+		all.closing(dead.key, now)
 		return all
 	}
 	refuses := func(all *tellings, want bool) {
@@ -71,17 +70,29 @@ func TestTheLastCloserSaysWhatBecomesOfTheCookie(t *testing.T) {
 			t.Errorf("want that it is being dropped: %t", want)
 		}
 	}
+	drops := func(all *tellings, want bool) {
+		t.Helper()
+		if all.closed(dead.key, now) != want {
+			t.Errorf("want that it is to be dropped: %t", want)
+		}
+	}
 	t.Run("one has ended it", func(t *testing.T) {
 		all := begin()
-		all.closed(dead.key, now)
+		drops(all, true)
 		all.withdraw(dead.key, false, now)
+		refuses(all, true)
+	})
+	t.Run("both have, for all that they know", func(t *testing.T) {
+		all := begin()
+		drops(all, true)
+		drops(all, false)
 		refuses(all, true)
 	})
 	t.Run("the other one has", func(t *testing.T) {
 		all := begin()
 		all.withdraw(dead.key, false, now)
 		refuses(all, true)
-		all.closed(dead.key, now)
+		drops(all, true)
 		refuses(all, true)
 	})
 	t.Run("neither has", func(t *testing.T) {
@@ -98,11 +109,40 @@ func TestTheLastCloserSaysWhatBecomesOfTheCookie(t *testing.T) {
 			t.Error("it is remembered")
 		}
 	})
-	t.Run("a renewal has", func(t *testing.T) {
+	// A login or a renewal has another cookie come in its place.
+	replaced := func() *tellings {
 		all := newTellings(DefaultTellWindow)
-		all.deleting(dead.key, now)
+		if !all.replacing(dead.key, now) || all.replacing(dead.key, now) {
+			t.Fatal("not the first of two is the first")
+		}
 		all.closing(dead.key, now)
+		return all
+	}
+	t.Run("it was renewed", func(t *testing.T) {
+		all := replaced()
 		all.withdraw(dead.key, false, now)
 		refuses(all, true)
+	})
+	t.Run("it was closed while it was renewed", func(t *testing.T) {
+		all := replaced()
+		drops(all, false)
+		refuses(all, true)
+		all.keeping(dead.key, now) // it failed
+		refuses(all, false)
+	})
+	t.Run("it is closed since its renewal has failed", func(t *testing.T) {
+		all := replaced()
+		all.keeping(dead.key, now)
+		refuses(all, true)
+		drops(all, true)
+		refuses(all, true)
+	})
+	t.Run("its renewal has failed", func(t *testing.T) {
+		all := replaced()
+		all.withdraw(dead.key, true, now)
+		all.keeping(dead.key, now)
+		if all.knows(dead.key) {
+			t.Error("it is remembered")
+		}
 	})
 }

@@ -251,27 +251,23 @@ func (h *handle) discard(l *held) (err error) {
 func (h *handle) endMarked(l *held) (deletes bool, err error) {
 	m := h.m
 	if m.store != nil && isOwn(l.session) { // no foreign code
-		m.closes.Lock() // lest of two calls one has the mark and the other the end
+		m.closes.Lock() // lest it is renewed meanwhile
 		defer m.closes.Unlock()
 	}
 	mark := h.telling(l)
 	// First this: what comes with that cookie from now on gets no new one, which
 	// the deletion would take along. A store that is not ours cannot tell whether
 	// the session was over already; then somebody may have been told so.
-	if m.store == nil && m.tellings.knows(mark) {
+	if m.store == nil && m.tellings.knows(mark) && !m.tellings.deleted(mark, time.Now()) {
 		return false, harmless(m.remove(l))
 	}
-	first := m.tellings.closing(mark, time.Now())
+	m.tellings.closing(mark, time.Now())
 	ended, err := m.end(l)
-	if err = harmless(err); err != nil || !ended || m.store == nil && !first {
+	if err = harmless(err); err != nil || !ended {
 		m.tellings.withdraw(mark, err != nil, time.Now())
 		return false, err
 	}
-	m.tellings.closed(mark, time.Now())
-	if now := h.telling(l); now != mark { // a renewal was faster, and the client has, or gets, this one
-		m.tellings.closed(now, time.Now())
-	}
-	return true, nil
+	return m.tellings.closed(mark, time.Now()), nil
 }
 
 // fail has the call fail, for the first of several reasons. That the handler has

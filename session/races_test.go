@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc/metadata"
@@ -128,5 +129,168 @@ func TestCallsThatCloseAtOnceDropTheCookieOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// ending ends its session, says so, and is answered when the gate opens.
+func ending(ended, gate chan struct{}) statement {
+	return func(ctx context.Context, _ session.ServerSession) error {
+		err := session.End(ctx)
+		close(ended)
+		<-gate
+		return err
+	}
+}
+
+// No call that closes a session has the client drop the cookie that a login by
+// another one has put in its place, or that follows a login which has failed.
+func TestACloseBesideALoginLeavesTheNextCookie(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		t.Run(fmt.Sprint("the login fails: ", fails), func(t *testing.T) {
+			var n atomic.Int64
+			var armed atomic.Bool
+			making, goOn, ended, gate := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+			ids := session.NewSessionFactory(func() string {
+				if armed.CompareAndSwap(true, false) {
+					close(making)
+					if <-goOn; fails {
+						return "no cookie; value"
+					}
+				}
+				return fmt.Sprint("id-number-", n.Add(1))
+			})
+			m := session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithFactory(ids))
+			server := &sqlServer{statements: map[string]statement{"END": ending(ended, gate), "BEGIN": func(ctx context.Context, _ session.ServerSession) error {
+				_, err := session.Begin(ctx)
+				return err
+			}}}
+			c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil)), server).client()
+			old := c.must(setOption("schema", "prod")).cookie(t)
+			armed.Store(true)
+			begun := c.start(info("BEGIN"), old)
+			<-making
+			closed := c.start(info("END"), old)
+			<-ended
+			close(goOn)
+			r := <-begun
+			if fails {
+				r = c.do(setOption("schema", "next"), old)
+			}
+			next := r.cookie(t)
+			close(gate)
+			if r := <-closed; r.err != nil || r.header != nil || r.trailer != nil {
+				t.Errorf("the client was given %q, and then told %v", next, r)
+			}
+		})
+	}
+}
+
+// pausing is a session that pauses the nth time from now that it tells its token.
+type pausing struct {
+	tokenUser
+	left          atomic.Int64
+	reached, gate chan struct{}
+}
+
+func (s *pausing) Token() string {
+	token := s.tokenUser.Token()
+	if s.left.Add(-1) == 0 {
+		close(s.reached)
+		<-s.gate
+	}
+	return token
+}
+
+// servePausing serves one session that pauses, and then such as do not.
+func servePausing(t *testing.T, statements func(*pausing) map[string]statement) (*client, *pausing) {
+	s := &pausing{tokenUser: tokenUser{userSession: &userSession{id: "user-session-1"}}, reached: make(chan struct{}), gate: make(chan struct{})}
+	var n atomic.Int64
+	m := session.NewStatefulServerSessionManager(session.WithStore(newStore(t)), session.WithFactory(fakeFactory(func() (session.ServerSession, error) {
+		if n.Add(1) == 1 {
+			return s, nil
+		}
+		return &tokenUser{userSession: &userSession{id: fmt.Sprint("user-session-", n.Load())}}, nil
+	})))
+	return serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil)), &sqlServer{statements: statements(s)}).client(), s
+}
+
+// A renewal that fails since another call closes the session has nothing to do with
+// the cookie that the client gets next.
+func TestACloseBesideARenewalLeavesTheNextCookie(t *testing.T) {
+	ended, gate := make(chan struct{}), make(chan struct{})
+	c, s := servePausing(t, func(s *pausing) map[string]statement {
+		return map[string]statement{"END": ending(ended, gate), "RENEW": func(ctx context.Context, _ session.ServerSession) error {
+			s.left.Store(2)
+			return session.Renew(ctx)
+		}}
+	})
+	old := c.must(setOption("schema", "prod")).cookie(t)
+	renewal := c.start(info("RENEW"), old)
+	<-s.reached
+	closed := c.start(info("END"), old)
+	<-ended
+	close(s.gate)
+	if r := <-renewal; r.err == nil || r.header != nil {
+		t.Errorf("a session that was closed is renewed: %v", r)
+	}
+	next := c.must(setOption("schema", "next"), old).cookie(t)
+	close(gate)
+	if r := <-closed; r.err != nil || r.header != nil || r.trailer != nil {
+		t.Errorf("the client was given %q, and then told %v", next, r)
+	}
+}
+
+// A close that began before a renewal, and ends what was renewed, does not have the
+// client drop the new cookie at some time.
+func TestACloseAfterARenewalLeavesTheNewCookie(t *testing.T) {
+	c, s := servePausing(t, func(s *pausing) map[string]statement {
+		return map[string]statement{
+			"RENEW": func(ctx context.Context, _ session.ServerSession) error { return session.Renew(ctx) },
+			"END": func(ctx context.Context, _ session.ServerSession) error {
+				s.left.Store(1)
+				return session.End(ctx)
+			},
+		}
+	})
+	old := c.must(setOption("schema", "prod")).cookie(t)
+	closed := c.start(info("END"), old)
+	<-s.reached
+	renewed := c.must(info("RENEW"), old).cookie(t)
+	close(s.gate)
+	if r := <-closed; r.err != nil || r.header != nil || r.trailer != nil {
+		t.Errorf("the client was given %q, and then told %v", renewed, r)
+	}
+	if got := c.option("schema", renewed); got != "" {
+		t.Errorf("the session was closed, and has schema %q", got)
+	}
+}
+
+// mute is a session that panics when it is asked for its token after its end.
+type mute struct {
+	*userSession
+	over atomic.Bool
+}
+
+func (s *mute) Close() error {
+	s.over.Store(true)
+	return s.userSession.Close()
+}
+
+func (s *mute) Token() string {
+	if s.over.Load() {
+		panic("asked for the token of a session that is closed")
+	}
+	return s.userSession.Token()
+}
+
+// No session is asked for its token after its end.
+func TestASessionThatHasEndedIsNotAskedForItsToken(t *testing.T) {
+	s := &mute{userSession: &userSession{id: "made"}}
+	m := &fakeManager{get: func(context.Context) (session.ServerSession, error) { return s, nil }}
+	c := serveEdge(t, session.NewServerMiddleware(m, session.WithLogger(nil)), &sqlServer{statements: map[string]statement{
+		"END": func(ctx context.Context, _ session.ServerSession) error { return session.End(ctx) },
+	}}).client()
+	if r := c.do(info("END"), session.StatefulSessionCookieName+"=made"); r.err != nil || len(r.header) != 1 {
+		t.Errorf("%v", r)
 	}
 }

@@ -33,8 +33,9 @@ type Renewable interface {
 // of privileges (OWASP: session fixation). The session stays what it is, with its
 // options, its resources and its age. The old ID is good for the calls that are
 // under way with it, and for no others; the client gets the new one as a cookie in
-// the header of this call's reply. A client that cancels the call, or loses the
-// connection, before it has that header does not have its session any more.
+// the header of this call's reply. A client that cancels the call, runs into its
+// deadline or loses the connection before it has that header does not have its
+// session any more.
 //
 // With a principal, whom the handler has just authenticated, the session belongs
 // to that one from now on; else to whom it did. A call that has no session has
@@ -280,7 +281,7 @@ func (r *renewal) run() error {
 		err = r.header("set-cookie", (&http.Cookie{Name: h.m.cookie, Value: r.token}).String())
 		switch {
 		case err == nil:
-		case h.base.Err() != nil: // as if the client had left when it was done
+		case h.base.Err() != nil && errors.Is(err, errTooLate): // as if the client had left when it was done
 			err = nil
 		default:
 			err = errors.Join(err, r.back().rename())
@@ -307,15 +308,15 @@ func (h *handle) retire(l *held, token, next string) (undo func(), first bool) {
 	}
 	t, now := h.m.tellings, time.Now()
 	mark, other := h.m.tellingOf(token, h.ownerOf(l)), h.m.tellingOf(token, next)
-	if !t.deleting(mark, now) {
+	if !t.replacing(mark, now) {
 		return nil, false
 	}
-	if other != mark {
-		t.deleting(other, now)
-	}
+	both := other != mark && t.replacing(other, now)
 	return func() {
-		t.forget(mark)
-		t.forget(other)
+		t.keeping(mark, time.Now())
+		if both {
+			t.keeping(other, time.Now())
+		}
 	}, true
 }
 

@@ -45,9 +45,6 @@ const (
 	// many as it likes.
 	maxStreams = 128
 	maxMessage = 1 << 20
-	// remembered is how many ended sessions the store can explain, by default four
-	// times as many: under the race detector each explanation takes long.
-	remembered = 4096
 
 	optionName    = "schema"
 	defaultSchema = "default"
@@ -79,7 +76,6 @@ func startServer(c config, w *watch) (*server, error) {
 		layover.WithUnconfirmedTimeouts(c.empty(), c.holding()),
 		layover.WithMaxSessions(c.max),
 		layover.WithSourceShare(1), // all clients are on this host
-		layover.WithRemembered(remembered),
 		layover.WithObserver(w.observe),
 		layover.WithLogger(nil),
 	)

@@ -345,7 +345,8 @@ func (w *watch) poll(s layover.Stats, now time.Time) {
 		"the store counts %d closed sessions (%d with errors) of %d ended ones, expected at most as many and no error", s.Closed, s.CloseFailed, s.Ended.Total())
 	for _, l := range w.review(now) {
 		ev, left := w.explain(l.mark) // which takes a while
-		left = left && !ev.At.Before(l.created) // it has left, and the event is on its way
+		// It may have left in time, and the event is on its way.
+		left = left && !ev.At.Before(l.created) && !ev.At.After(now)
 		w.expect(prompt, left, "session %s was there %s after %s, expected less than %s", l.mark, l.by, l.what, l.most)
 	}
 }
@@ -456,7 +457,7 @@ func (w *watch) lost(mark, why string, window time.Duration) {
 func (w *watch) forgotten(f layover.Fingerprint) (layover.Reason, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	const each = remembered / 2 // of one sort, see [layover.WithRemembered]
+	const each = layover.DefaultRemembered / 2 // of one sort, see [layover.WithRemembered]
 	if len(w.sessions[f]) == 0 {
 		return 0, w.counts.ended >= each
 	}
@@ -472,7 +473,7 @@ func (w *watch) stopping() {
 }
 
 // leftHeap returns by how much the heap may have grown in the end: the store
-// remembers some ended sessions, the histograms and gRPC keep buffers,
+// remembers some 16,000 ended sessions, the histograms and gRPC keep buffers,
 // for each connection, too. It does not depend on how long a run takes, so a
 // leak shows in a long one.
 func (c config) leftHeap() uint64 { return 8<<20 + uint64(c.clients)<<13 }

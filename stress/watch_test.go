@@ -745,3 +745,17 @@ func TestTheReportNamesABrokenPromiseLast(t *testing.T) {
 		t.Errorf("not all is told in\n%s", out)
 	}
 }
+
+// A session that left only after a poll had begun was late all the same, however long
+// the store takes to explain it.
+func TestTheWatchIsNotDeceivedByItsOwnSlowness(t *testing.T) {
+	s := newStory()
+	s.used(a).after(time.Minute)
+	left := s.now.Add(time.Hour)
+	s.explain = func(layover.Fingerprint) (layover.Event, bool) {
+		return layover.Event{At: left, Reason: layover.ReasonUnconfirmed}, true
+	}
+	if s.poll(layover.Stats{}).verdict() == nil {
+		t.Error("it left an hour after the poll, and is taken to have been in time")
+	}
+}
