@@ -140,6 +140,7 @@ func (s *server) stop() {
 			d.grpc.Stop()
 		}
 		<-d.done
+		d.grpc = nil // and what its middleware remembers of tokens for a day, which would look like a leak
 	}
 	s.watch.stopping()
 	ctx, cancel := context.WithTimeout(context.Background(), s.watch.patience())
