@@ -128,6 +128,9 @@ func TestTheLastCloserSaysWhatBecomesOfTheCookie(t *testing.T) {
 		drops(all, false)
 		refuses(all, true)
 		all.keeping(dead.key, now) // it failed
+		if all.tell(dead, false, now) {
+			t.Error("who has closed it is told of its end")
+		}
 		refuses(all, false)
 	})
 	t.Run("it is closed since its renewal has failed", func(t *testing.T) {
