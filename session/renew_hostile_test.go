@@ -670,6 +670,26 @@ func TestFailedRenewalThatArrivesLate(t *testing.T) {
 	}
 }
 
+// After a login that was refused, its principal is not told that the cookie from
+// before was renewed.
+func TestARefusedLoginTellsItsPrincipalNothing(t *testing.T) {
+	server := &sqlServer{statements: map[string]statement{"LOGIN": func(ctx context.Context, _ session.ServerSession) error {
+		return session.Renew(ctx, session.Principal{Name: "alice"})
+	}}}
+	c := serveEdge(t, edge(newStore(t), session.WithPrincipal(who), session.WithMaxPerPrincipal(1, session.RefuseNewest)), server).client()
+	c.must(with(setOption("schema", "hers"), "x-user", "alice"))
+	cookie := c.must(setOption("schema", "prod")).cookie(t)
+	if r := c.do(info("LOGIN"), cookie); status.Code(r.err) != codes.ResourceExhausted {
+		t.Fatal(r.err)
+	}
+	if r := c.do(with(info(""), "x-user", "alice"), cookie); r.err != nil {
+		t.Errorf("she is told %v", r.err)
+	}
+	if got := c.option("schema", cookie); got != "prod" {
+		t.Errorf("schema %q", got)
+	}
+}
+
 // slowPut is Apache's store with a hook in Put.
 type slowPut struct {
 	session.SessionStore
