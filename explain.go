@@ -136,6 +136,7 @@ type unmarked struct {
 	ring   *ring
 	number uint32
 	id     string
+	mark   Fingerprint // to be computed
 }
 
 // unmarked returns all that there are.
@@ -146,7 +147,7 @@ func (m *memory) unmarked() (all []unmarked) {
 		r := &m.rings[i]
 		for j := range r.ends {
 			if e := &r.ends[j]; e.mark == (Fingerprint{}) {
-				all = append(all, unmarked{r, e.number, e.id()})
+				all = append(all, unmarked{ring: r, number: e.number, id: e.id()})
 			}
 		}
 	}
@@ -154,12 +155,12 @@ func (m *memory) unmarked() (all []unmarked) {
 }
 
 // mark notes the fingerprints of records, but for those that were overwritten since.
-func (m *memory) mark(all []unmarked, marks []Fingerprint) {
+func (m *memory) mark(all []unmarked) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, u := range all {
+	for _, u := range all {
 		if e := &u.ring.ends[u.ring.slot(u.number)]; e.number == u.number {
-			e.mark = marks[i]
+			e.mark = u.mark
 		}
 	}
 }
@@ -241,12 +242,11 @@ func (r *ring) find(h idHash, id string) *record {
 func (s *Store[S]) Explain(f Fingerprint) (ev Event, ok bool) {
 	s.lock() // and whoever has ended is remembered
 	s.unlock()
-	unmarked := s.memory.unmarked()
-	marks := make([]Fingerprint, len(unmarked))
-	for i, u := range unmarked {
-		marks[i] = s.Fingerprint(u.id)
+	fresh := s.memory.unmarked()
+	for i := range fresh {
+		fresh[i].mark = s.Fingerprint(fresh[i].id)
 	}
-	s.memory.mark(unmarked, marks)
+	s.memory.mark(fresh)
 	last, ok := s.memory.marked(f)
 	if !ok {
 		return Event{}, false
