@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow/flight"
 	apache "github.com/apache/arrow-go/v18/arrow/flight/session"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -1085,6 +1086,24 @@ func (takesNoCookie) SetHeader(md metadata.MD) error {
 
 func (takesNoCookie) SetTrailer(metadata.MD) error { return nil }
 
+// renewOver has a call with this cookie renew its session over a stream, and returns
+// the token that it has then.
+func renewOver(ctx context.Context, middleware flight.ServerMiddleware, cookie string, stream grpc.ServerTransportStream) (renewed string, err error) {
+	ctx = metadata.NewIncomingContext(ctx, metadata.Pairs("cookie", cookie))
+	ctx = grpc.NewContextWithServerTransportStream(ctx, stream)
+	_, err = middleware.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/arrow.flight.protocol.FlightService/GetFlightInfo"},
+		func(ctx context.Context, _ any) (any, error) {
+			s, err := session.Lookup(ctx)
+			if err != nil {
+				return nil, err
+			}
+			err = session.Renew(ctx)
+			renewed = s.Token()
+			return nil, err
+		})
+	return renewed, err
+}
+
 // Should the header leave in the middle of a renewal, the session has its old ID back.
 func TestARenewalWhoseHeaderLeavesIsUndone(t *testing.T) {
 	for name, manager := range renewable(t) {
@@ -1092,9 +1111,7 @@ func TestARenewalWhoseHeaderLeavesIsUndone(t *testing.T) {
 			middleware := session.NewServerMiddleware(manager, session.WithLogger(nil))
 			c := serveEdge(t, middleware, nil).client()
 			cookie := c.must(setOption("schema", "prod")).cookie(t)
-			ctx := grpc.NewContextWithServerTransportStream(metadata.NewIncomingContext(t.Context(), metadata.Pairs("cookie", cookie)), takesNoCookie{})
-			_, err := middleware.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/arrow.flight.protocol.FlightService/GetFlightInfo"},
-				func(ctx context.Context, _ any) (any, error) { return nil, session.Renew(ctx) })
+			_, err := renewOver(t.Context(), middleware, cookie, takesNoCookie{})
 			if reasonOf(t, err) != "SESSION_RENEWED_TOO_LATE" {
 				t.Error(err)
 			}
@@ -1127,19 +1144,8 @@ func TestARenewalWhoseClientLeavesIsDone(t *testing.T) {
 			middleware := session.NewServerMiddleware(manager, session.WithLogger(nil))
 			c := serveEdge(t, middleware, nil).client()
 			cookie := c.must(setOption("schema", "prod")).cookie(t)
-			ctx, cancel := context.WithCancel(metadata.NewIncomingContext(t.Context(), metadata.Pairs("cookie", cookie)))
-			ctx = grpc.NewContextWithServerTransportStream(ctx, leaves{cancel: cancel})
-			var renewed string
-			_, err := middleware.Unary(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/arrow.flight.protocol.FlightService/GetFlightInfo"},
-				func(ctx context.Context, _ any) (any, error) {
-					s, err := session.Lookup(ctx)
-					if err != nil {
-						return nil, err
-					}
-					err = session.Renew(ctx)
-					renewed = s.Token()
-					return nil, err
-				})
+			ctx, cancel := context.WithCancel(t.Context())
+			renewed, err := renewOver(ctx, middleware, cookie, leaves{cancel: cancel})
 			if err != nil || renewed == token(cookie) {
 				t.Errorf("it has its old ID: %v", err)
 			}
