@@ -385,10 +385,12 @@ func (c *client) close(ctx context.Context) bool {
 		return false
 	}
 	c.own.closed = true
-	if ev, _ := c.watch.explain(c.own.fingerprint()); ev.Reason == layover.ReasonLifetime { // which was over first
-		return true
+	left := r.session != "" && c.jar.has()
+	if left {
+		ev, _ := c.watch.explain(c.own.fingerprint())
+		left = ev.Reason != layover.ReasonLifetime // which was over first
 	}
-	return c.watch.expect(answered, r.session == "" || !c.jar.has(), "CloseSession left the client its cookie")
+	return c.watch.expect(answered, !left, "CloseSession left the client its cookie")
 }
 
 func (c *client) askClose(ctx context.Context) error {

@@ -44,3 +44,45 @@ func (w *watch) probe() {
 		}()
 	})
 }
+
+// lingering is a session that is past a deadline, for all that the watch knows.
+type lingering struct {
+	mark     layover.Fingerprint
+	created  time.Time
+	by, most time.Duration
+	what     string
+}
+
+// review returns what seems to be past a deadline.
+func (w *watch) review(now time.Time) (all []lingering) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lag(now)
+	for r := range w.live {
+		if r.running == 0 {
+			all = w.overdue(all, r, later(r.createdAt, r.lastDone).Add(w.timeout(r)), w.resolution(), now, "its idle deadline")
+		}
+		all = w.overdue(all, r, r.since().Add(w.lifetime()), w.resolution(), now, "the end of its lifetime")
+		if !r.closedAt.IsZero() {
+			all = w.overdue(all, r, r.closedAt, 0, now, "its client had closed it")
+		}
+	}
+	for r := range w.unclosed {
+		if r.running == 0 && !w.mayBeUsed(r.endedAt) {
+			since := now.Sub(later(r.endedAt, r.lastDone))
+			w.expect(prompt, since < w.allowance(), "session %s ended %s ago and was not closed yet, expected less than %s", r.mark, since, grace)
+		}
+	}
+	return all
+}
+
+// overdue adds a live session that is past a deadline, which the store may take to
+// be later by so much.
+func (w *watch) overdue(all []lingering, r *record, deadline time.Time, late time.Duration, now time.Time, what string) []lingering {
+	by := now.Sub(deadline)
+	if by >= late+w.allowance() && !w.mayBeUsed(deadline.Add(late)) {
+		return append(all, lingering{r.mark, r.createdAt, by, late + grace, what})
+	}
+	w.expect(prompt, true, "")
+	return all
+}
