@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jellydator/ttlcache/v3"
+	"google.golang.org/grpc/codes"
 
 	"github.com/c8e4ff29/layover"
 )
@@ -135,7 +136,12 @@ func (m *interceptors) judge(ctx context.Context, d deadToken, acknowledges bool
 	case m.config.policy == TellDead && !m.tellings.tell(d, acknowledges, time.Now()):
 		return nil
 	}
-	e := &callError{code: m.config.deadCode, prefix: LostPrefix, text: lostTexts[d.why] +
+	return m.lost(ctx, d, m.config.deadCode)
+}
+
+// lost returns what a client is told of a session that has ended.
+func (m *interceptors) lost(ctx context.Context, d deadToken, code codes.Code) error {
+	e := &callError{code: code, prefix: LostPrefix, text: lostTexts[d.why] +
 		"; its options and resources are gone (session " + d.mark.String() + ")",
 		sentinel: ErrNoSession, reason: "SESSION_" + strings.ToUpper(d.why), metadata: map[string]string{"session": d.mark.String()}}
 	m.reporter.log(ctx, slog.LevelInfo, e.code, "layover: a call is told that its session is lost",

@@ -14,6 +14,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/internal/resource"
 )
 
 // handle is the session of one call under the interceptors. While the call has
@@ -52,6 +53,12 @@ type rare struct {
 	spoke    bool          // one was
 	given    string        // the principal whose this call has made its session; empty: none
 	tally    *tally        // of the options in sessions of a foreign type
+
+	uses    []*resource.Lease       // of the call
+	adopted ServerSession           // which a handle has named
+	ctx     context.Context         // of the handler, if the end of its session cancels it
+	cancel  context.CancelCauseFunc // of ctx
+	unwatch func() bool             // has the end of the session that the call has cancel nothing
 }
 
 // more returns what few calls need. The caller holds the mutex.
@@ -398,6 +405,7 @@ func (h *handle) make(mine chan struct{}, create func() (*held, error)) (ServerS
 			h.more().former = append(h.more().former, old)
 		}
 		h.live.Store(l)
+		h.watch(l)
 		if line != "" { // under the mutex, lest the call ends or the session is closed in between
 			h.sendCookie(line)
 		}

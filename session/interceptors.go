@@ -95,13 +95,16 @@ func newInterceptors(manager ServerSessionManager, c *middlewareConfig) (*interc
 		if len(c.carriers) != 1 || m.cookie != StatefulSessionCookieName {
 			return nil, fmt.Errorf("a %T reads cookies by itself: carriers need a *StatefulServerSessionManager", manager)
 		}
-		if c.binds || c.quota != 0 || c.alarm != nil {
-			return nil, fmt.Errorf("a %T finds sessions by itself: WithPrincipal, WithMaxPerPrincipal and WithSecurityEvents need a *StatefulServerSessionManager", manager)
+		if c.binds || c.quota != 0 || c.alarm != nil || c.cancels {
+			return nil, fmt.Errorf("a %T finds sessions by itself: WithPrincipal, WithMaxPerPrincipal, WithSecurityEvents and WithCancelOnKill need a *StatefulServerSessionManager", manager)
 		}
 		return m, nil
 	}
 	m.store, _ = m.own.store.(*ExpiringSessionStore)
 	m.remembers = m.store != nil
+	if c.cancels && m.store == nil {
+		return nil, fmt.Errorf("a %T has no contexts of sessions: WithCancelOnKill needs an *ExpiringSessionStore", m.own.store)
+	}
 	if _, leases := m.own.store.(LeaseStore); !leases && c.quota != 0 {
 		return nil, fmt.Errorf("a %T counts no sessions: WithMaxPerPrincipal needs a LeaseStore", m.own.store)
 	}
@@ -268,7 +271,7 @@ func (c *streamCall) handshake(srv any, handler grpc.StreamHandler) error {
 			h.m.tellings.acknowledge(d.key, time.Now())
 		}
 	}
-	c.ctx = context.WithValue(h.strip(h.base), handleKey{}, h)
+	c.ctx = context.WithValue(h.strip(h.cancelable(h.base)), handleKey{}, h)
 	h.runs = true
 	return h.complete(handler(srv, c))
 }

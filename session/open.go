@@ -226,12 +226,12 @@ func (h *handle) context(ctx context.Context, action string) (context.Context, e
 	if isOwn(s) { // nobody expects this type, and the handle can have the call fail if an option is refused
 		return h.share(ctx), nil
 	}
-	return NewSessionContext(context.WithValue(h.strip(ctx), handleKey{}, h), s), nil
+	return NewSessionContext(context.WithValue(h.strip(h.cancelable(ctx)), handleKey{}, h), s), nil
 }
 
 // share puts the handle into a context.
 func (h *handle) share(ctx context.Context) context.Context {
-	return NewSessionContext(h.strip(ctx), h)
+	return NewSessionContext(h.strip(h.cancelable(ctx)), h)
 }
 
 // strip takes tokens out of the metadata of a context, if that is wanted.

@@ -9,6 +9,7 @@ import "errors"
 // error of the call.
 func (h *handle) complete(err error) error {
 	h.runs = false
+	err = h.killed(err)
 	failure := h.end()
 	if failure != nil {
 		e := h.m.refusal(h.base, failure)
@@ -89,15 +90,28 @@ func (h *handle) release() {
 		_ = h.complete(nil)
 	}
 	var err error
+	r := h.rare.Load() // nobody adds to it any more
+	if r != nil {
+		r.leave()
+	}
 	if l := h.live.Load(); l != nil {
 		err = l.release()
 	}
-	if r := h.rare.Load(); r != nil { // nobody adds to it any more
+	if r != nil {
 		err = errors.Join(err, r.release())
 	}
 	if err != nil {
 		_ = h.m.reporter.report(h.base, unwrap(h), "layover: a call's session could not be released", err) // too late for the client
 	}
+}
+
+// leave gives back what the call uses of its sessions, before these themselves.
+func (r *rare) leave() {
+	for _, l := range r.uses {
+		l.Release()
+	}
+	r.uses = nil
+	r.disconnect()
 }
 
 // release gives back what only few calls have.

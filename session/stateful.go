@@ -26,6 +26,8 @@ type statefulServerSession struct {
 	owner     string                               // the principal whose it is; empty: nobody's
 	expires   atomic.Int64                         // of a principal's: when its last proof ends, in nanoseconds
 	home      atomic.Pointer[ExpiringSessionStore] // where it lives, if it does
+
+	belongings atomic.Pointer[belongings] // nil: none
 }
 
 // NewSessionFactory returns a factory of sessions in memory, safe for concurrent

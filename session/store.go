@@ -11,6 +11,7 @@ import (
 	"reflect"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/internal/resource"
 )
 
 // SessionLease is the right to use a session for one call. Release may be
@@ -49,6 +50,8 @@ type LeaseStore interface {
 type ExpiringSessionStore struct {
 	store    *layover.Store[resident]
 	renewals turns
+	things   *resource.Pool
+	handles  *handles
 }
 
 var _ LeaseStore = (*ExpiringSessionStore)(nil)
@@ -61,7 +64,7 @@ type resident struct{ ServerSession }
 func (r resident) Close() error {
 	if own, ok := r.ServerSession.(*statefulServerSession); ok {
 		own.seal()
-		return nil
+		return own.release()
 	}
 	if r.Closed() {
 		return nil // its handler did
@@ -81,7 +84,7 @@ func OpenSessionStore(opts ...layover.Option) (*ExpiringSessionStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ExpiringSessionStore{store: s}, nil
+	return &ExpiringSessionStore{store: s, things: resource.NewPool(defaultMaxResources), handles: newHandles()}, nil
 }
 
 // NewSessionStore is [OpenSessionStore], but panics on options that make no
@@ -370,9 +373,36 @@ func (s *ExpiringSessionStore) Reconfigure(opts ...layover.Option) error {
 // Drain refuses new sessions from now on; those that exist go on.
 func (s *ExpiringSessionStore) Drain() { s.store.Drain() }
 
-// Shutdown ends all sessions and waits until they are closed, see
+// Shutdown ends all sessions and waits until they and their resources are closed, see
 // [layover.Store.Shutdown]. Call it after the server has stopped taking calls.
-func (s *ExpiringSessionStore) Shutdown(ctx context.Context) error { return s.store.Shutdown(ctx) }
+func (s *ExpiringSessionStore) Shutdown(ctx context.Context) error {
+	err := s.store.Shutdown(ctx)
+	if left := s.things.Wait(ctx); left > 0 {
+		err = errors.Join(err, fmt.Errorf("session: shutdown: %w: %d resources still closing", ctx.Err(), left))
+	}
+	return err
+}
+
+// SetMaxResources changes how many resources the sessions of this store may have open
+// at a time, all together; 1,024 if it is never called. It may be called while the
+// store runs. When there are as many, one that no call uses is closed for each that is
+// opened, see [Resource]; if all are in use, [ErrResourceLimit]. If there are more
+// already, those that are not in use are closed at once, and the others as they are
+// released. The error wraps [layover.ErrOptions]: n is less than 1.
+func (s *ExpiringSessionStore) SetMaxResources(n int) error {
+	if n < 1 {
+		return fmt.Errorf("%w: SetMaxResources(%d): want 1 at least", layover.ErrOptions, n)
+	}
+	s.things.SetMax(n)
+	return nil
+}
+
+// ResourceStats tells how it stands with the resources of all sessions.
+type ResourceStats resource.Stats
+
+// Resources returns the counters of the sessions' resources. It looks at all that are
+// open.
+func (s *ExpiringSessionStore) Resources() ResourceStats { return ResourceStats(s.things.Stats()) }
 
 // Format prints the number of sessions under every verb.
 func (s *ExpiringSessionStore) Format(f fmt.State, verb rune) { s.store.Format(f, verb) }

@@ -1,0 +1,313 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/c8e4ff29/layover"
+)
+
+// NewHandle returns a handle: an opaque reference to an object of the server's in the
+// session of the call, such as a prepared statement, a transaction or a result, to
+// be given to the client in its place. A later call that presents it to
+// [ResolveHandle] has that session, also without a cookie. A call without a session
+// gets one.
+//
+// The kind says what the object is, such as "transaction", so that a handle is not
+// taken for one of another kind; errors name it. The object is what the server finds
+// it by, or all of it: it is encrypted, and a handle is 100 bytes longer. Who has a
+// handle can use the session as its owner, or if that is anonymous, as anybody: it is
+// as secret as a cookie. It is good as long as the session, across renewals.
+//
+// The errors are fit for the client: those of [Ensure], and that the session has
+// ended. It needs what [Resource] needs.
+func NewHandle(ctx context.Context, kind string, object []byte) ([]byte, error) {
+	_, own, b, err := belonging(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.seals.seal(kind, own.Token(), object), nil
+}
+
+// ResolveHandle returns the object of a handle that a client presents, and gives the
+// call the session in which it was made, with a lease until its handler has returned.
+// That session also is the call's if the client has sent the cookie of another one,
+// as one that has made several at the same time may. Call it first: what was done in
+// another session before stays there.
+//
+// The errors are fit for the client. A handle that is of another kind, was not made
+// by this store, or is somebody else's, is NOT_FOUND with the reason
+// SESSION_HANDLE_UNKNOWN; one whose session has ended is NOT_FOUND as a dead token is,
+// see [LostPrefix], every time. Two handles of different sessions in one call are
+// INVALID_ARGUMENT with the reason SESSION_AMBIGUOUS.
+func ResolveHandle(ctx context.Context, kind string, handle []byte) (object []byte, _ error) {
+	h := handleFrom(ctx)
+	switch {
+	case h == nil && callFrom(ctx) == nil:
+		return nil, ErrNoSession
+	case h == nil || h.m.store == nil:
+		return nil, errNoBelongings
+	}
+	if err := h.seen(ctx, nil); err != nil {
+		return nil, err
+	}
+	ref, token, object, ok := h.m.store.handles.open(kind, handle)
+	if !ok {
+		return nil, unknownHandle(kind)
+	}
+	if err := h.adopt(ctx, kind, ref, token); err != nil {
+		return nil, err
+	}
+	return object, nil
+}
+
+func unknownHandle(kind string) error {
+	return &callError{code: codes.NotFound, reason: "SESSION_HANDLE_UNKNOWN", text: "there is no such " + kind + ", or not any more"}
+}
+
+// errHandles says that a call presents handles of several sessions.
+var errHandles = &callError{code: codes.InvalidArgument, reason: "SESSION_AMBIGUOUS", text: "the call names handles of more than one session"}
+
+// adopt gives the call the session that a handle names.
+func (h *handle) adopt(ctx context.Context, kind string, ref handleRef, token string) error {
+	own := h.m.store.handles.find(ref)
+	for {
+		if h.has(own) {
+			return nil
+		}
+		mine, wait, err := h.begin(true)
+		if err != nil {
+			return h.overOr(err)
+		}
+		if wait != nil {
+			<-wait
+			continue
+		}
+		return h.take(ctx, mine, kind, own, token)
+	}
+}
+
+// has reports whether the call has this session already, and it was not closed.
+func (h *handle) has(own *statefulServerSession) bool {
+	l := h.live.Load()
+	return own != nil && l != nil && l.session == ServerSession(own) && !h.closed.Load() && !own.Closed()
+}
+
+// take leases a session, nil: it has ended, and has the call have it.
+func (h *handle) take(ctx context.Context, mine chan struct{}, kind string, own *statefulServerSession, token string) error {
+	defer h.yield(mine)
+	if h.m.config.requireTLS {
+		if err := requireTLS(ctx); err != nil {
+			return h.m.refusal(h.base, err)
+		}
+	}
+	l, who, err := h.leaseOwn(ctx, own, token)
+	if err != nil {
+		return h.refuseHandle(ctx, kind, who, token, err)
+	}
+	l.expire(who.Expires)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.more()
+	switch {
+	case h.ended:
+		err = ErrCallEnded
+	case r.adopted != nil && r.adopted != l.session:
+		err = errHandles
+	}
+	if err != nil {
+		_ = l.release()
+		return h.m.refusal(h.base, err)
+	}
+	if old := h.live.Load(); old != nil {
+		r.former = append(r.former, old)
+	}
+	r.adopted = l.session
+	h.live.Store(l)
+	h.watch(l)
+	return nil
+}
+
+// leaseOwn leases the session that a handle names, for the caller.
+func (h *handle) leaseOwn(ctx context.Context, own *statefulServerSession, token string) (l *held, who Principal, err error) {
+	if who, err = h.caller(); err != nil {
+		return nil, who, err
+	}
+	l = new(held)
+	for range maxRenewals {
+		if own != nil {
+			token = own.Token()
+		}
+		by := owner{name: who.Name}
+		if err = h.m.acquire(ctx, token, &by, l); err == nil {
+			return l, who, nil
+		}
+		if by.found {
+			h.m.alarm(ctx, SecurityEvent{Kind: ForeignToken, Session: h.m.fingerprint(token), Owner: by.other, Caller: by.name})
+			return nil, who, errForeignHandle
+		}
+		if own == nil || own.Token() == token {
+			break
+		}
+	}
+	return nil, who, err
+}
+
+// errForeignHandle says that a handle names somebody else's session.
+var errForeignHandle = errors.New("session: the handle is somebody else's")
+
+// refuseHandle returns what the client is told of a handle whose session it cannot
+// have.
+func (h *handle) refuseHandle(ctx context.Context, kind string, who Principal, token string, err error) error {
+	if errors.Is(err, errForeignHandle) {
+		return unknownHandle(kind)
+	}
+	if !errors.Is(err, layover.ErrNotFound) {
+		return h.m.refusal(h.base, err)
+	}
+	d := h.m.deadCookie(token, who.Name, err)
+	if d.why == whyGarbage || d.why == whyRestarted {
+		return unknownHandle(kind)
+	}
+	if d.why == layover.ReasonRenamed.String() { // of the token that it had when the handle was made
+		d.why = whyUnknown
+	}
+	return h.m.lost(ctx, d, codes.NotFound)
+}
+
+// A handle is
+//
+//	version  1 byte
+//	ref     16 bytes: names the session, whatever its token is
+//	nonce   12 bytes
+//	sealed: length of the token, token, object; and a tag of 16 bytes
+//
+// under AES-256-GCM with a key per session, so that random nonces do not run out, and
+// with version, ref and kind as associated data. The token is the one that the session
+// had, to tell why it has ended.
+const (
+	handleVersion  = 1
+	handleRefSize  = 16
+	handleHeadSize = 1 + handleRefSize
+)
+
+// handleRef names a session in its handles.
+type handleRef [handleRefSize]byte
+
+func newHandleRef() (r handleRef) {
+	_, _ = rand.Read(r[:]) // never fails, see crypto/rand
+	return r
+}
+
+// sealer seals the handles of one session.
+type sealer struct {
+	aead cipher.AEAD
+	head [handleHeadSize]byte
+}
+
+// seal returns the handle of an object.
+func (s *sealer) seal(kind, token string, object []byte) []byte {
+	plain := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64+len(token)+len(object)), uint64(len(token)))
+	plain = append(append(plain, token...), object...)
+	return s.aead.Seal(s.head[:], nil, plain, s.associated(kind))
+}
+
+// open returns what is in a handle of this session.
+func (s *sealer) open(kind string, handle []byte) (token string, object []byte, ok bool) {
+	plain, err := s.aead.Open(nil, nil, handle[handleHeadSize:], s.associated(kind))
+	if err != nil {
+		return "", nil, false
+	}
+	length, n := binary.Uvarint(plain)
+	if n <= 0 || length > uint64(len(plain)-n) {
+		return "", nil, false
+	}
+	rest := plain[n:]
+	return string(rest[:length]), rest[length:], true
+}
+
+func (s *sealer) associated(kind string) []byte {
+	return append(s.head[:handleHeadSize:handleHeadSize], kind...)
+}
+
+// handles opens the handles of all sessions of a store, and finds these.
+type handles struct {
+	key [sha256.Size]byte // from which those of the sessions are derived; it dies with the store
+
+	mu  sync.Mutex
+	all map[handleRef]*statefulServerSession
+}
+
+func newHandles() *handles {
+	h := &handles{all: make(map[handleRef]*statefulServerSession)}
+	_, _ = rand.Read(h.key[:])
+	return h
+}
+
+// sealer returns that of a session.
+func (h *handles) sealer(ref handleRef) *sealer {
+	key, err := hkdf.Key(sha256.New, h.key[:], ref[:], "layover handle", sha256.Size)
+	if err != nil {
+		panic(err) // only if too much is asked for
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err) // only of keys that have another size
+	}
+	s := new(sealer)
+	if s.aead, err = cipher.NewGCMWithRandomNonce(block); err != nil {
+		panic(err) // only of other ciphers
+	}
+	s.head[0] = handleVersion
+	copy(s.head[1:], ref[:])
+	return s
+}
+
+// open returns what is in a handle, if it was made by this store and is of this kind.
+func (h *handles) open(kind string, handle []byte) (ref handleRef, token string, object []byte, ok bool) {
+	if len(handle) < handleHeadSize || handle[0] != handleVersion {
+		return ref, "", nil, false
+	}
+	copy(ref[:], handle[1:])
+	var s *sealer
+	if own := h.find(ref); own != nil {
+		s = own.belongings.Load().seals
+	} else {
+		s = h.sealer(ref)
+	}
+	token, object, ok = s.open(kind, handle)
+	return ref, token, object, ok
+}
+
+// find returns the session that a ref names, nil: it has ended, or never was.
+func (h *handles) find(ref handleRef) *statefulServerSession {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.all[ref]
+}
+
+func (h *handles) add(ref handleRef, own *statefulServerSession) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all[ref] = own
+}
+
+func (h *handles) remove(ref handleRef) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if delete(h.all, ref); len(h.all) == 0 {
+		h.all = make(map[handleRef]*statefulServerSession) // maps do not shrink
+	}
+}

@@ -1,0 +1,352 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/internal/resource"
+)
+
+// Resource is something that each session of a server has of its own: a database
+// connection, a folder for temporary files. It is opened when a call first asks for
+// it, once per session and key, and closed with the session, or earlier: after an
+// idle timeout of its own, or when another one needs its place. The session goes on
+// then, and the next call opens another one.
+//
+//	var connections = &session.Resource[*sql.Conn]{
+//		Name:  "connection",
+//		Open:  func(ctx context.Context, _ string) (*sql.Conn, error) { return db.Conn(ctx) },
+//		Close: (*sql.Conn).Close,
+//	}
+//
+// Its fields must not be changed once it is in use, nor may it be copied. Its methods
+// are safe for concurrent use. They need [NewServerMiddleware] with a manager, a
+// store and sessions of this package; elsewhere their error wraps
+// [errors.ErrUnsupported].
+//
+// The resources of a session are closed in the reverse order in which they were
+// opened, so that one whose Open asks for another one is closed before that. A
+// resource that a call uses is closed under it only if its session is killed, or a
+// shutdown runs out of time.
+type Resource[T any] struct {
+	// Name is what errors and log lines call it, such as "connection".
+	Name string
+
+	// Open opens it, for a key of the server's choice. ctx is that of the call which
+	// asks; it ends when Open has returned, or the session is killed. Of several calls
+	// that ask at the same time one runs Open, and the others wait. An error is not
+	// remembered: the next call tries again. The client gets it if it carries a gRPC
+	// status; else UNAVAILABLE, while the error itself is logged, and wrapped by what
+	// Get returns.
+	Open func(ctx context.Context, key string) (T, error)
+
+	// Close closes it. It is called once for each that was opened, and under no lock.
+	// A failure is logged, and with the session also an event. Default: the Close
+	// method of T, which must be an [io.Closer] then.
+	Close func(T) error
+
+	// IdleTimeout is for how long no call may use it before it is closed. Zero: 10
+	// minutes. Negative: as long as its session lives.
+	IdleTimeout time.Duration
+
+	// CloseTimeout is how long the others wait for a Close that hangs; it is then
+	// reported, and counted, see [ResourceStats]. A session that ends waits as long for
+	// an Open. Zero or less: 10 seconds.
+	CloseTimeout time.Duration
+
+	// Closed, if it is not nil, is told of each one that was closed, on a goroutine that
+	// is waited for no longer than CloseTimeout.
+	Closed func(ResourceEnd)
+
+	once sync.Once
+	kind resource.Kind
+	err  error // what is wrong with the fields
+}
+
+const (
+	defaultMaxResources  = 1024
+	defaultResourceIdle  = 10 * time.Minute
+	defaultResourceClose = 10 * time.Second
+)
+
+// ErrResourceLimit says that no resource can be opened since the store has as many as
+// it may have, see [ExpiringSessionStore.SetMaxResources], and all are in use.
+var ErrResourceLimit = errors.New("session: too many resources are open")
+
+// ResourceEnd tells of a resource that was closed.
+type ResourceEnd struct {
+	Session layover.Fingerprint
+	Name    string // of the Resource
+	Key     string
+	Reason  ResourceReason
+	Age     time.Duration // since it was opened
+	Idle    time.Duration // since its last use
+	Err     error         // of its Close, if that has failed, panicked or does not return
+}
+
+// ResourceReason says why a resource was closed.
+type ResourceReason string
+
+// The reasons.
+const (
+	ResourceIdle      ResourceReason = "idle"      // no call used it for too long
+	ResourceCapacity  ResourceReason = "capacity"  // another one needed its place
+	ResourceEnded     ResourceReason = "ended"     // its session has ended
+	ResourceDiscarded ResourceReason = "discarded" // see Discard
+)
+
+// Get returns the session's resource for a key, opened if it is not yet. The call
+// uses it until its handler has returned. A call without a session gets one.
+//
+// The errors are fit for the client: those of [Ensure]; that of Open, see there; that
+// the session has ended; [ErrResourceLimit]; and the context's.
+func (r *Resource[T]) Get(ctx context.Context, key string) (value T, _ error) {
+	h, _, b, err := belonging(ctx)
+	if err != nil {
+		return value, err
+	}
+	if err = r.prepare(); err != nil {
+		return value, h.m.refusal(h.base, err)
+	}
+	if l := h.uses(b.things, &r.kind, key); l != nil {
+		return valueOf[T](l), nil
+	}
+	l, err := r.open(ctx, h, b, key)
+	if err == nil {
+		err = h.use(l)
+	}
+	if err != nil {
+		return value, h.refuseResource(ctx, r.Name, err)
+	}
+	return valueOf[T](l), nil
+}
+
+// Opened is Get if the resource is open; else it reports false, and opens none. One
+// that is just being opened is waited for.
+func (r *Resource[T]) Opened(ctx context.Context, key string) (value T, open bool, _ error) {
+	h, b, ok, err := existing(ctx)
+	if err != nil || !ok {
+		return value, false, err
+	}
+	if l := h.uses(b.things, &r.kind, key); l != nil {
+		return valueOf[T](l), true, nil
+	}
+	l, err := b.things.Opened(ctx, &r.kind, key)
+	if l == nil {
+		return value, false, err
+	}
+	if err = h.use(l); err != nil {
+		return value, false, h.m.refusal(h.base, err)
+	}
+	return valueOf[T](l), true, nil
+}
+
+// Acquire is Get for goroutines of the server that go on after the call, such as
+// those which produce the batches of a stream. They must release the lease; as long as
+// they have it, neither the resource nor its session idles out, see [Acquire].
+func (r *Resource[T]) Acquire(ctx context.Context, key string) (*ResourceLease[T], error) {
+	h, _, b, err := belonging(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err = r.prepare(); err != nil {
+		return nil, h.m.refusal(h.base, err)
+	}
+	session, err := Acquire(ctx)
+	if err != nil {
+		if errors.Is(err, ErrNoSession) {
+			return nil, errOver
+		}
+		return nil, err
+	}
+	l, err := r.open(ctx, h, b, key)
+	if err != nil {
+		session.Release()
+		return nil, h.refuseResource(ctx, r.Name, err)
+	}
+	return &ResourceLease[T]{session: session, lease: l}, nil
+}
+
+// ResourceLease is the right to use a resource. It is safe for concurrent use.
+type ResourceLease[T any] struct {
+	session SessionLease
+	lease   *resource.Lease
+}
+
+// Value returns the resource.
+func (l *ResourceLease[T]) Value() T { return valueOf[T](l.lease) }
+
+// Release gives the lease back. Further calls do nothing.
+func (l *ResourceLease[T]) Release() {
+	l.lease.Release()
+	l.session.Release()
+}
+
+// Hold keeps an open resource from idling out for d from now, although no call uses
+// it, and has it make room for others after all that are neither used nor held: for an
+// open transaction, or a result that waits to be fetched. Zero or less: it is not held
+// any more. The latest Hold counts. The timeouts of its session stay as they are.
+//
+// The error is fit for the client: that the resource is not open, or those of
+// [GetSessionFromContext].
+func (r *Resource[T]) Hold(ctx context.Context, key string, d time.Duration) error {
+	_, b, ok, err := existing(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok || !b.things.Hold(&r.kind, key, d) {
+		return &callError{code: codes.NotFound, reason: "SESSION_RESOURCE_CLOSED", text: fmt.Sprintf("the session has no %s that is open", r.Name)}
+	}
+	return nil
+}
+
+// Discard has an open resource be closed as soon as nobody uses it any more, for one
+// that is broken. This call does not use it from now on, and the next Get opens
+// another one. If there is none it does nothing.
+func (r *Resource[T]) Discard(ctx context.Context, key string) error {
+	h, b, ok, err := existing(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	b.things.Discard(&r.kind, key)
+	h.unuse(b.things, &r.kind, key)
+	return nil
+}
+
+func valueOf[T any](l *resource.Lease) T {
+	v, _ := l.Value().(T) // it is not ok for the nil of an interface
+	return v
+}
+
+// prepare makes the kind, and returns what is wrong with the fields.
+func (r *Resource[T]) prepare() error {
+	r.once.Do(func() {
+		closes := reflect.TypeFor[T]().Implements(reflect.TypeFor[io.Closer]())
+		if r.Open == nil || r.Close == nil && !closes {
+			r.err = fmt.Errorf("session: a Resource %q without Open or Close", r.Name)
+		}
+		r.kind = resource.Kind{Name: r.Name, Idle: r.IdleTimeout, CloseWithin: r.CloseTimeout, Closed: r.closed,
+			Close: func(value any) error {
+				v, _ := value.(T)
+				if r.Close != nil {
+					return r.Close(v)
+				}
+				return any(v).(io.Closer).Close()
+			}}
+		if r.IdleTimeout == 0 {
+			r.kind.Idle = defaultResourceIdle
+		}
+		if r.CloseTimeout <= 0 {
+			r.kind.CloseWithin = defaultResourceClose
+		}
+	})
+	return r.err
+}
+
+// open leases the resource, opened if need be.
+func (r *Resource[T]) open(ctx context.Context, h *handle, b *belongings, key string) (*resource.Lease, error) {
+	if l := h.live.Load(); l != nil && !l.fresh {
+		b.things.Confirm()
+	}
+	return b.things.Acquire(ctx, &r.kind, key, func(ctx context.Context) (any, error) { return r.Open(ctx, key) })
+}
+
+// closed tells of one that was closed.
+func (r *Resource[T]) closed(e resource.Ending) {
+	own := e.Owner.(*statefulServerSession)
+	now, mark := time.Now(), own.home.Load().Fingerprint(own.Token())
+	if e.Err != nil && e.Reason != resource.Ended { // else it is in the error of the session's end
+		reporter := own.belongings.Load().reporter
+		key := lineKey{level: slog.LevelWarn, code: codes.Unknown}
+		if n := reporter.count(key); n > 0 {
+			reporter.write(context.Background(), key, n, "layover: a resource could not be closed", slog.String("resource", r.Name),
+				slog.String("session", mark.String()), slog.String("error", reporter.scrub(context.Background(), own, e.Err)))
+		}
+	}
+	if r.Closed != nil {
+		r.Closed(ResourceEnd{Session: mark, Name: r.Name, Key: e.Name, Reason: ResourceReason(e.Reason.String()),
+			Age: now.Sub(e.Opened), Idle: now.Sub(e.Used), Err: e.Err})
+	}
+}
+
+// uses returns the lease that the call has on a resource already; nil: none.
+func (h *handle) uses(s *resource.Set, k *resource.Kind, key string) *resource.Lease {
+	if h.rare.Load() == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, l := range h.more().uses {
+		if l.Of(s, k, key) {
+			return l
+		}
+	}
+	return nil
+}
+
+// use keeps a lease until the end of the call.
+func (h *handle) use(l *resource.Lease) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended {
+		l.Release()
+		return ErrCallEnded
+	}
+	r := h.more()
+	r.uses = append(r.uses, l)
+	return nil
+}
+
+// unuse gives the call's lease on a resource back.
+func (h *handle) unuse(s *resource.Set, k *resource.Kind, key string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.more()
+	for i, l := range r.uses {
+		if l.Of(s, k, key) {
+			l.Release()
+			r.uses = append(r.uses[:i], r.uses[i+1:]...)
+			return
+		}
+	}
+}
+
+// refuseResource returns what the client is told of a resource that it cannot have.
+// The context is the one with which it was asked for.
+func (h *handle) refuseResource(ctx context.Context, name string, err error) error {
+	err = harmless(err)
+	e := &callError{code: codes.Unavailable, reason: "SESSION_RESOURCE_FAILED", cause: err, sentinel: err,
+		text: fmt.Sprintf("the session's %s could not be opened", name)}
+	type withStatus interface{ GRPCStatus() *status.Status }
+	said := withStatus(nil)
+	switch {
+	case errors.Is(err, resource.ErrEnded):
+		return errOver
+	case errors.Is(err, resource.ErrFull):
+		e = &callError{code: codes.ResourceExhausted, reason: "SESSION_RESOURCE_LIMIT", retry: retryFull, sentinel: ErrResourceLimit,
+			text: fmt.Sprintf("no place for another %s: as many as may be are in use", name)}
+	case ctx.Err() != nil:
+		return h.m.refusal(h.base, ctx.Err())
+	case errors.Is(err, ErrCallEnded):
+		return h.m.refusal(h.base, err)
+	case errors.As(err, &said) && said.GRPCStatus().Code() != codes.OK:
+		if _, bare := err.(withStatus); bare {
+			return err
+		}
+		e.code, e.status = said.GRPCStatus().Code(), said.GRPCStatus() // what is around it is for the log
+	}
+	return h.m.refusal(h.base, e)
+}
