@@ -46,8 +46,11 @@ func belonging(ctx context.Context) (*handle, *statefulServerSession, *belonging
 		return nil, nil, nil, h.overOr(err)
 	}
 	own, ok := s.(*statefulServerSession)
-	if !ok {
+	switch {
+	case !ok:
 		return nil, nil, nil, errNoBelongings
+	case h.closed.Load(): // by this call; others go on until they have ended
+		return nil, nil, nil, errOver
 	}
 	b := own.belongings.Load()
 	if b == nil {
