@@ -33,6 +33,14 @@
 // returns a session of the server's own type. [Begin] and [End] are for login
 // and logout handlers, [Acquire] for goroutines that outlive their call.
 //
+// # What a session owns
+//
+// A [Resource] is something that is opened once per session and key, such as a
+// database connection, and is closed with the session, or earlier. [NewHandle] makes
+// the opaque references that clients get to statements, transactions and results, and
+// [ResolveHandle] finds the session of one that comes back, also from a client that
+// keeps no cookies. [Context] is for what lasts as long as the session.
+//
 // # Carriers
 //
 // How a call says which session it means: by a [Cookie] that the server has
@@ -51,16 +59,21 @@
 //	NOT_FOUND           SESSION_IDLE, _UNCONFIRMED, _LIFETIME, _CAPACITY, _CLOSED,
 //	                    _REPLACED, _RENAMED, _KILLED, _QUOTA, _SHUTDOWN,
 //	                    _RESTARTED, _UNKNOWN, _GARBAGE: the session is gone, see
-//	                    [TellDead]; the message begins with [LostPrefix]
+//	                    [TellDead]; the message begins with [LostPrefix];
+//	                    SESSION_HANDLE_UNKNOWN: see [ResolveHandle];
+//	                    SESSION_RESOURCE_CLOSED: see Hold of [Resource]
 //	RESOURCE_EXHAUSTED  SESSION_STORE_FULL (metadata: places, own, lacking),
-//	                    SESSION_CALL_LIMIT; both with a RetryInfo
-//	UNAVAILABLE         SESSION_STORE_FAILED, _STORE_DRAINING, _STORE_SHUTDOWN
+//	                    SESSION_CALL_LIMIT, SESSION_RESOURCE_LIMIT; all with a
+//	                    RetryInfo
+//	UNAVAILABLE         SESSION_STORE_FAILED, _STORE_DRAINING, _STORE_SHUTDOWN;
+//	                    SESSION_SHUTDOWN: see [WithCancelOnKill];
+//	                    SESSION_RESOURCE_FAILED: see Open of [Resource]
 //	INTERNAL            SESSION_NOT_SAVED: the handler has done its work, but what
 //	                    became of its session is lost, so do not simply repeat it;
 //	                    SESSION_PRINCIPAL_HIDDEN: the server looks for sessions
 //	                    before it authenticates; SESSION_FAILED: anything else
-//	INVALID_ARGUMENT    SESSION_AMBIGUOUS: carriers disagree; SESSION_KEY_INVALID;
-//	                    SESSION_OPTION_LIMIT: see [WithOptionLimits], also as
+//	INVALID_ARGUMENT    SESSION_AMBIGUOUS: carriers, or handles, disagree;
+//	                    SESSION_KEY_INVALID; SESSION_OPTION_LIMIT: see [WithOptionLimits], also as
 //	                    RESOURCE_EXHAUSTED
 //	UNAUTHENTICATED     SESSION_UNAUTHENTICATED, SESSION_ANONYMOUS,
 //	                    SESSION_KEY_WITHOUT_PRINCIPAL

@@ -85,7 +85,9 @@ func (h *handle) adopt(ctx context.Context, kind string, ref handleRef, token st
 	own := h.m.store.handles.find(ref)
 	for {
 		if h.has(own) {
-			return nil
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.agree(own)
 		}
 		mine, wait, err := h.begin(true)
 		if err != nil {
@@ -120,23 +122,29 @@ func (h *handle) take(ctx context.Context, mine chan struct{}, kind string, own 
 	l.expire(who.Expires)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r := h.more()
-	switch {
-	case h.ended:
-		err = ErrCallEnded
-	case r.adopted != nil && r.adopted != l.session:
-		err = errHandles
+	if h.ended {
+		return errors.Join(h.m.refusal(h.base, ErrCallEnded), l.release())
 	}
-	if err != nil {
-		_ = l.release()
-		return h.m.refusal(h.base, err)
+	if err := h.agree(l.session); err != nil {
+		return errors.Join(err, l.release())
 	}
 	if old := h.live.Load(); old != nil {
+		r := h.more()
 		r.former = append(r.former, old)
 	}
-	r.adopted = l.session
 	h.live.Store(l)
 	h.watch(l)
+	return nil
+}
+
+// agree notes which session the handles of the call are of. The caller holds the
+// mutex.
+func (h *handle) agree(s ServerSession) error {
+	r := h.more()
+	if r.adopted != nil && r.adopted != s {
+		return errHandles
+	}
+	r.adopted = s
 	return nil
 }
 

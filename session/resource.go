@@ -26,11 +26,16 @@ import (
 // idle timeout of its own, or when another one needs its place. The session goes on
 // then, and the next call opens another one.
 //
-//	var connections = &session.Resource[*sql.Conn]{
+//	var connections = &session.Resource[*pgx.Conn]{
 //		Name:  "connection",
-//		Open:  func(ctx context.Context, _ string) (*sql.Conn, error) { return db.Conn(ctx) },
-//		Close: (*sql.Conn).Close,
+//		Open:  func(ctx context.Context, _ string) (*pgx.Conn, error) { return pgx.Connect(ctx, url) },
+//		Close: func(c *pgx.Conn) error { return c.Close(context.Background()) },
 //	}
+//
+//	c, err := connections.Get(ctx, "") // in a handler
+//
+// Close must get rid of it: a [database/sql.Conn], for one, goes back to its pool, and
+// whatever was set in it, or its temporary tables, come to the next session.
 //
 // Its fields must not be changed once it is in use, nor may it be copied. Its methods
 // are safe for concurrent use. They need [NewServerMiddleware] with a manager, a

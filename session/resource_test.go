@@ -153,9 +153,13 @@ func TestAResourceIsOpenedOncePerSessionAndKey(t *testing.T) {
 // order.
 func TestResourcesEndWithTheirSession(t *testing.T) {
 	ends := map[string]func(t *testing.T, store *session.ExpiringSessionStore, c *client, cookie string){
-		"idle":     func(*testing.T, *session.ExpiringSessionStore, *client, string) { wait(time.Minute + late) },
-		"closed":   func(_ *testing.T, _ *session.ExpiringSessionStore, c *client, cookie string) { c.must(closeSession, cookie) },
-		"killed":   func(_ *testing.T, s *session.ExpiringSessionStore, _ *client, cookie string) { s.Kill(s.Fingerprint(token(cookie))) },
+		"idle": func(*testing.T, *session.ExpiringSessionStore, *client, string) { wait(time.Minute + late) },
+		"closed": func(_ *testing.T, _ *session.ExpiringSessionStore, c *client, cookie string) {
+			c.must(closeSession, cookie)
+		},
+		"killed": func(_ *testing.T, s *session.ExpiringSessionStore, _ *client, cookie string) {
+			s.Kill(s.Fingerprint(token(cookie)))
+		},
 		"capacity": func(_ *testing.T, _ *session.ExpiringSessionStore, c *client, _ string) { c.must(setOption("a", "b")) },
 		"shutdown": func(t *testing.T, s *session.ExpiringSessionStore, _ *client, _ string) {
 			if err := s.Shutdown(t.Context()); err != nil {
