@@ -73,8 +73,8 @@
 //	                    SESSION_PRINCIPAL_HIDDEN: the server looks for sessions
 //	                    before it authenticates; SESSION_FAILED: anything else
 //	INVALID_ARGUMENT    SESSION_AMBIGUOUS: carriers, or handles, disagree;
-//	                    SESSION_KEY_INVALID; SESSION_OPTION_LIMIT: see [WithOptionLimits], also as
-//	                    RESOURCE_EXHAUSTED
+//	                    SESSION_KEY_INVALID; SESSION_OPTION_LIMIT: see
+//	                    [WithOptionLimits], also as RESOURCE_EXHAUSTED
 //	UNAUTHENTICATED     SESSION_UNAUTHENTICATED, SESSION_ANONYMOUS,
 //	                    SESSION_KEY_WITHOUT_PRINCIPAL
 //	FAILED_PRECONDITION SESSION_NEEDS_TLS, see [WithTLSRequired];

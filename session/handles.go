@@ -85,9 +85,7 @@ func (h *handle) adopt(ctx context.Context, kind string, ref handleRef, token st
 	own := h.m.store.handles.find(ref)
 	for {
 		if h.has(own) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			return h.agree(own)
+			return h.stay(own)
 		}
 		mine, wait, err := h.begin(true)
 		if err != nil {
@@ -105,6 +103,13 @@ func (h *handle) adopt(ctx context.Context, kind string, ref handleRef, token st
 func (h *handle) has(own *statefulServerSession) bool {
 	l := h.live.Load()
 	return own != nil && l != nil && l.session == ServerSession(own) && !h.closed.Load() && !own.Closed()
+}
+
+// stay is for a handle of the session that the call has.
+func (h *handle) stay(own *statefulServerSession) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.agree(own)
 }
 
 // take leases a session, nil: it has ended, and has the call have it.

@@ -37,7 +37,6 @@ type wires struct {
 	closed []int
 	ends   []session.ResourceEnd
 	fails  error                       // of the next Open
-	closes func(context.Context) error // what a Close does
 	opens  func(context.Context) error // what an Open does
 }
 
