@@ -132,3 +132,47 @@ func incoming(token string, foreign int) context.Context {
 	}
 	return metadata.NewIncomingContext(context.Background(), md)
 }
+
+// BenchmarkBelongings is what a call costs that uses something of its session's, with
+// the cookie or without one, by a handle. "nothing" is a call that only has a session.
+//
+//	go test -run '^$' -bench '^BenchmarkBelongings$' -benchmem ./session
+func BenchmarkBelongings(b *testing.B) {
+	w := newWires()
+	middleware := edge(newStore(b))
+	token := firstToken(b, middleware, session.GetSessionFromContext)
+	var handle []byte
+	call := func(ctx context.Context, handler grpc.UnaryHandler) {
+		if _, err := middleware.Unary(ctx, nil, getFlightInfo, handler); err != nil {
+			b.Fatal(err)
+		}
+	}
+	mint := func(ctx context.Context, _ any) (_ any, err error) {
+		handle, err = session.NewHandle(ctx, "statement", []byte("object"))
+		return nil, err
+	}
+	call(incoming(token, 0), mint)
+	for _, c := range []struct {
+		name    string
+		token   string
+		handler grpc.UnaryHandler
+	}{
+		{"nothing", token, looking(session.GetSessionFromContext)},
+		{"resource", token, func(ctx context.Context, _ any) (any, error) { return w.Get(ctx, "") }},
+		{"new handle", token, mint},
+		{"handle and cookie", token, func(ctx context.Context, _ any) (any, error) {
+			return session.ResolveHandle(ctx, "statement", handle)
+		}},
+		{"handle alone", "", func(ctx context.Context, _ any) (any, error) {
+			return session.ResolveHandle(ctx, "statement", handle)
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			ctx := incoming(c.token, 0)
+			b.ReportAllocs()
+			for b.Loop() {
+				call(ctx, c.handler)
+			}
+		})
+	}
+}
