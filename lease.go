@@ -93,6 +93,15 @@ func (l *Lease[S]) raise(bit state) {
 	}
 }
 
+// Shared reports whether there are other leases on the session, whoever has them,
+// also those that were taken under a former ID: whether it stays in use when this
+// one is released. Once the session has ended it takes no more of them, so that
+// false is final then. After Release it is false. It takes the ledger's mutex.
+func (l *Lease[S]) Shared() bool {
+	e := l.held()
+	return e != nil && l.store.shared(e)
+}
+
 // Size returns how many bytes the session is said to take.
 func (l *Lease[S]) Size() int64 {
 	if e := l.held(); e != nil {

@@ -1074,6 +1074,7 @@ func (m *model) check() {
 		m.failf("%v", err)
 	}
 	m.checkSources()
+	m.checkRetired()
 	got, want := m.store.Stats(), m.stats()
 	want.Peak = got.Peak
 	if got != want {
@@ -1085,6 +1086,9 @@ func (m *model) checkLease(g *guest, l *Lease[*conn]) {
 	f := m.store.Fingerprint(g.id)
 	if l.Session() != g.conn || l.Fingerprint() != f || l.Source() != g.source || l.Size() != g.size {
 		m.failf("session %s (%v): a lease is lost, or of %s of %s, %d bytes", g.id, g.ended, l.Fingerprint(), l.Source(), l.Size())
+	}
+	if l.Shared() != (len(g.leases) > 1) {
+		m.failf("session %s (%v): of %d leases one says that it is shared: %v", g.id, g.ended, len(g.leases), l.Shared())
 	}
 	if g.ctx == nil {
 		g.ctx = l.Context()
@@ -1112,6 +1116,18 @@ func (m *model) checkSources() {
 	for _, in := range told {
 		if in != taken[in.Name] {
 			m.failf("a source is told as %+v, is %+v", in, taken[in.Name])
+		}
+	}
+}
+
+func (m *model) checkRetired() {
+	want := make(map[string]bool)
+	for _, g := range m.guests {
+		want[g.id] = want[g.id] || g.busy() && g.ended != 0 && g.ended != ReasonRenamed && !g.closed
+	}
+	for id, want := range want {
+		if got := m.store.Retired(m.store.Fingerprint(id)); got != want {
+			m.failf("a session %s has ended and is in use: %v, want %v", id, got, want)
 		}
 	}
 }

@@ -152,3 +152,24 @@ func (s *Store[S]) bequeath(c *config, e *entry[S], n *newcomer[S]) error {
 	l.sources.drop(e.source)
 	return nil
 }
+
+// shared reports whether there are other leases on a session than the caller's, which
+// was taken under e. Those under IDs that it had before e cannot be found from here,
+// but are counted: if any is in use, so are all that came after it.
+func (s *Store[S]) shared(e *entry[S]) bool {
+	s.lock() // nobody renames it meanwhile
+	defer s.unlock()
+	former := 0 // that are in use, as far as the caller's lease has them be
+	for ; ; former++ {
+		if e.load().leases() > 1 { // its own, and then that of the one before
+			return true
+		}
+		next := e.heir()
+		if next == nil {
+			break
+		}
+		e = next
+	}
+	x := e.extra.Load()
+	return x != nil && x.past != nil && int(x.past.Load()) > former
+}

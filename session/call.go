@@ -20,6 +20,9 @@ type call struct {
 	err     error         // why there is no session
 	limits  *OptionLimits // of the manager; nil: it is not ours
 
+	reporter *reporter // of the middleware in Apache's shape, else nil
+	fresh    bool      // that middleware has made the session for this call
+
 	mu      sync.Mutex
 	tally   *tally // of the options in a session of a foreign type
 	ended   bool

@@ -58,6 +58,7 @@ func NewServerSessionMiddleware(manager ServerSessionManager, opts ...Middleware
 // call's session, or the reason why there is none.
 func (m *ServerSessionMiddleware) StartCall(ctx context.Context) context.Context {
 	ctx, c := newCall(ctx)
+	c.reporter = m.reporter
 	if own, ok := m.manager.(*StatefulServerSessionManager); ok {
 		c.limits = &own.limits
 	}
@@ -95,6 +96,7 @@ func (m *ServerSessionMiddleware) open(ctx context.Context) (s ServerSession, er
 	}
 	// Java and .NET clients read no trailers of calls that succeed.
 	setCookie(ctx, grpc.SetHeader, cookie)
+	callFrom(ctx).fresh = true // nobody else has it yet
 	return s, nil
 }
 

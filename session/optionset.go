@@ -37,6 +37,14 @@ func (o *optionSet) GetSessionOption(name string) *flight.SessionOptionValue {
 	return nil
 }
 
+// value returns the value of an option itself, nil if it is not set. Values that are
+// stored are never changed, but replaced; nor may the caller change it.
+func (o *optionSet) value(name string) *flight.SessionOptionValue {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.values[name]
+}
+
 // GetSessionOptions returns a copy of all options.
 func (o *optionSet) GetSessionOptions() map[string]*flight.SessionOptionValue {
 	o.mu.RLock()

@@ -12,10 +12,8 @@ import (
 
 // put sets an option to a copy of value, which is not nil.
 func (h *handle) put(name string, value *flight.SessionOptionValue) error {
-	if most := h.m.limits(); most != nil && h.live.Load() == nil && !h.closed.Load() {
-		if err := most.checkFirst(name, value); err != nil {
-			return err // before there is a session, and a cookie
-		}
+	if err := h.foresee(name, value); err != nil {
+		return err
 	}
 	s, err := h.ensure(true)
 	if err != nil {
@@ -25,6 +23,16 @@ func (h *handle) put(name string, value *flight.SessionOptionValue) error {
 		return err
 	}
 	return h.putInto(s, name, value)
+}
+
+// foresee returns why an option would be refused as the first one of a session:
+// before there is a session, and a cookie.
+func (h *handle) foresee(name string, value *flight.SessionOptionValue) error {
+	most := h.m.limits()
+	if most == nil || h.live.Load() != nil || h.closed.Load() {
+		return nil
+	}
+	return most.checkFirst(name, value)
 }
 
 // putIn is put into what the handler's context has: the handle, or a session of a

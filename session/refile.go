@@ -89,10 +89,16 @@ func (s *ExpiringSessionStore) rename(l *layover.Lease[resident], r *renewal) (e
 // takeTurn lets one call at a time renew a session of a foreign type, until done is
 // called. The others wait, unless their call ends before.
 func (s *ExpiringSessionStore) takeTurn(ctx context.Context, session ServerSession) (done func(), _ error) {
+	return s.renewals.take(ctx, session)
+}
+
+// take waits for the caller's turn, no longer than its context. Others wait until
+// done is called.
+func (t *turns) take(ctx context.Context, session ServerSession) (done func(), _ error) {
 	for {
-		mine, other := s.renewals.begin(session)
+		mine, other := t.begin(session)
 		if other == nil {
-			return func() { s.renewals.end(session, mine) }, nil
+			return func() { t.end(session, mine) }, nil
 		}
 		select {
 		case <-other.over:
@@ -102,17 +108,19 @@ func (s *ExpiringSessionStore) takeTurn(ctx context.Context, session ServerSessi
 	}
 }
 
-// turns are the sessions of foreign types that are being renewed. Of those of this
-// package's type the token is read and renewed under their mutex.
+// turns are sessions with which one call at a time does something: those of foreign
+// types that are being renewed, see [ExpiringSessionStore]; of those of this package's
+// type the token is read and renewed under their mutex. And those of which an option
+// is changed, see observed.
 type turns struct {
 	mu  sync.Mutex // no foreign code runs under it
 	all map[ServerSession]*turn
 }
 
-// turn is that of a call which renews a session.
+// turn is that of a call.
 type turn struct {
 	over  chan struct{}
-	token string // under which the session is filed already, and of which it is not told yet
+	token string // if it renews the session: under which the session is filed already, and of which it is not told yet
 }
 
 // begin returns the caller's turn, or the one of another call.

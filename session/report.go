@@ -54,7 +54,7 @@ func newReporter(l *slog.Logger) *reporter {
 // contain turns a panic of foreign code into an error.
 func contain(err *error) {
 	if v := recover(); v != nil {
-		*err = fmt.Errorf("session: panic in a manager, store, factory or session: %v\n%s", v, debug.Stack())
+		*err = fmt.Errorf("session: panic in a manager, store, factory, session or option: %v\n%s", v, debug.Stack())
 	}
 }
 

@@ -43,6 +43,8 @@ type sqlServer struct {
 	fromContext func(context.Context) (session.ServerSession, error)
 	// statements says what a statement does; one that is missing does nothing.
 	statements map[string]statement
+	// base does the session actions; nil: as most users write them.
+	base *session.BaseServer
 
 	mu       sync.Mutex
 	lastSeen string // token of the session of the last call
@@ -80,6 +82,9 @@ func (s *sqlServer) last() (token string, err error) {
 }
 
 func (s *sqlServer) SetSessionOptions(ctx context.Context, req *flight.SetSessionOptionsRequest) (*flight.SetSessionOptionsResult, error) {
+	if s.base != nil {
+		return s.base.SetSessionOptions(ctx, req)
+	}
 	cur, err := s.session(ctx)
 	if err != nil {
 		return nil, err
@@ -90,7 +95,10 @@ func (s *sqlServer) SetSessionOptions(ctx context.Context, req *flight.SetSessio
 	return &flight.SetSessionOptionsResult{}, nil
 }
 
-func (s *sqlServer) GetSessionOptions(ctx context.Context, _ *flight.GetSessionOptionsRequest) (*flight.GetSessionOptionsResult, error) {
+func (s *sqlServer) GetSessionOptions(ctx context.Context, req *flight.GetSessionOptionsRequest) (*flight.GetSessionOptionsResult, error) {
+	if s.base != nil {
+		return s.base.GetSessionOptions(ctx, req)
+	}
 	cur, err := s.session(ctx)
 	if err != nil {
 		return nil, err
@@ -98,7 +106,10 @@ func (s *sqlServer) GetSessionOptions(ctx context.Context, _ *flight.GetSessionO
 	return &flight.GetSessionOptionsResult{SessionOptions: cur.GetSessionOptions()}, nil
 }
 
-func (s *sqlServer) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest) (*flight.CloseSessionResult, error) {
+func (s *sqlServer) CloseSession(ctx context.Context, req *flight.CloseSessionRequest) (*flight.CloseSessionResult, error) {
+	if s.base != nil {
+		return s.base.CloseSession(ctx, req)
+	}
 	cur, err := s.session(ctx)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,165 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"slices"
+	"sync/atomic"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/grpc/codes"
+)
+
+// change sets the option to a value that was accepted, nil: unsets it, and asks
+// OnChange. It stores first: what opens something by the options while OnChange runs
+// must not do so by the old ones.
+func (o *Option[T]) change(ctx context.Context, value *flight.SessionOptionValue) error {
+	if o.OnChange == nil {
+		return SetOption(ctx, o.Name, value)
+	}
+	s, err := toChange(ctx, o.Name, value)
+	if err != nil || s == nil {
+		return err
+	}
+	ctx, done, err := takeChange(ctx, unwrap(s), o.Name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	was := stored(s, o.Name)
+	if err := SetOption(ctx, o.Name, value); err != nil {
+		return err
+	}
+	from, to := o.valueOf(was), o.valueOf(value)
+	if equal(from, to) {
+		return nil
+	}
+	kept := false
+	defer func() { // also if OnChange ends its goroutine
+		if !kept {
+			putBack(ctx, s, o.Name, was)
+		}
+	}()
+	err = o.tell(ctx, from, to)
+	kept = err == nil
+	return err
+}
+
+// tell asks OnChange. The error is a [*observerError].
+func (o *Option[T]) tell(ctx context.Context, from, to T) error {
+	refusal, err := func() (refusal, err error) {
+		defer contain(&err)
+		return o.OnChange(ctx, from, to), nil
+	}()
+	if err != nil {
+		return &observerError{broken(ctx, o.Name, err)}
+	}
+	if refusal = harmless(refusal); refusal != nil {
+		return &observerError{refusal}
+	}
+	return nil
+}
+
+// observerError is an error of an OnChange: it is about the option, whatever it wraps.
+type observerError struct{ err error }
+
+// Error returns the text of OnChange.
+func (e *observerError) Error() string { return e.err.Error() }
+
+// Unwrap returns the error of OnChange.
+func (e *observerError) Unwrap() error { return e.err }
+
+// toChange returns the session in which an option is to be set, nil: there is none,
+// and nothing to unset.
+func toChange(ctx context.Context, name string, value *flight.SessionOptionValue) (ServerSession, error) {
+	if value == nil {
+		s, err := Lookup(ctx)
+		if errors.Is(err, ErrNoSession) {
+			_, err = GetSessionFromContext(ctx)
+			return nil, err
+		}
+		return s, err
+	}
+	if h := handleFrom(ctx); h != nil {
+		if err := h.foresee(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return Ensure(ctx)
+}
+
+// putBack undoes a change that was refused. What was there before may have lost its
+// room to others meanwhile; then the option is unset, rather than what was refused.
+func putBack(ctx context.Context, s ServerSession, name string, was *flight.SessionOptionValue) {
+	var err error
+	defer func() {
+		if err != nil {
+			_ = broken(ctx, name, err)
+		}
+	}()
+	defer contain(&err)
+	put := func(v *flight.SessionOptionValue) error {
+		if h := handleFrom(ctx); h != nil {
+			return h.putIn(s, name, v)
+		}
+		return callFrom(ctx).put(s, name, v)
+	}
+	if err = put(was); err != nil {
+		err = errors.Join(err, put(nil))
+	}
+}
+
+// equal compares two values of options.
+func equal[T OptionType](a, b T) bool {
+	if list, ok := any(a).([]string); ok {
+		return slices.Equal(list, any(b).([]string))
+	}
+	return any(a) == any(b)
+}
+
+// observed are the sessions an observed option of which is changed at this moment. They
+// are the process's, since an [Option] belongs to no server, nor does each session to
+// a store.
+var observed turns
+
+// changing is in the context of an OnChange.
+type changing struct {
+	session ServerSession
+	option  string
+	outer   *changing   // the one in whose OnChange this change is made
+	over    atomic.Bool // a goroutine that OnChange has left behind may still have the context
+}
+
+type changeKey struct{}
+
+// errCircular says that an OnChange would have to be told of a change of its own.
+var errCircular = &callError{code: codes.Internal, reason: "SESSION_FAILED", text: "an option was set while it was being changed"}
+
+// takeChange waits until nobody else changes an observed option of the session, no
+// longer than its context. It returns the context of OnChange. A change in an OnChange
+// is part of the one that this is told of.
+func takeChange(ctx context.Context, s ServerSession, option string) (_ context.Context, done func(), _ error) {
+	outer, _ := ctx.Value(changeKey{}).(*changing)
+	mine := &changing{session: s, option: option, outer: outer}
+	nested := false
+	for c := outer; c != nil; c = c.outer {
+		if c.over.Load() || !same(c.session, s) {
+			continue
+		}
+		if nested = true; c.option == option {
+			return nil, nil, errCircular
+		}
+	}
+	free := func() {}
+	if !nested && reflect.ValueOf(s).Comparable() {
+		var err error
+		if free, err = observed.take(ctx, s); err != nil {
+			return nil, nil, classify(err)
+		}
+	}
+	return context.WithValue(ctx, changeKey{}, mine), func() { mine.over.Store(true); free() }, nil
+}
