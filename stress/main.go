@@ -56,6 +56,15 @@
 // to their end, and at once have another one made, which must stay. Mobs of one
 // principal want far more sessions than it may have (floods.go): where the newest
 // are refused, and where the oldest leave, none of anybody else's may leave for it.
+//
+// # Another server
+//
+// With -sqlserver FOLDER it builds the Flight SQL server in that folder, runs it as a
+// child process, and drives that by SQL (sql_clients.go): temporary tables that must
+// be there as long as their session and be seen by nobody else, transactions and
+// prepared statements of clients without cookies, clients that vanish in the middle of
+// a transaction or a result. What the server says of itself (sql_process.go) must show
+// as many connections as sessions have, and in the end none, and no lock.
 package main
 
 import (
@@ -83,6 +92,7 @@ type config struct {
 	idle     time.Duration
 	max      int
 	seed     uint64
+	sql      string // the folder of the server to be driven; empty: the one that is part of this program
 }
 
 // The other timeouts follow the idle timeout.
@@ -127,6 +137,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f.DurationVar(&c.idle, "idle", 2*time.Second, "idle timeout; the lifetime is five times that")
 	f.IntVar(&c.max, "max", 128, "maximum of sessions")
 	f.Uint64Var(&c.seed, "seed", 0, "seed of the clients' decisions; 0: a random one, which is printed")
+	f.StringVar(&c.sql, "sqlserver", "", "`folder` of a Flight SQL server that is built, run and driven in place of the one in here, such as examples/sqlserver")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
@@ -175,7 +186,13 @@ func start(args []string, stdout, stderr *os.File) int {
 		fmt.Fprintln(stdout, "FAILED: the run is not over a minute after its time, so something hangs; standard error shows where")
 		os.Exit(1)
 	})
-	if err := run(ctx, c, stdout, newProgress(stderr)); err != nil {
+	var failed error
+	if c.sql != "" {
+		failed = runSQL(ctx, c, stdout, stderr)
+	} else {
+		failed = run(ctx, c, stdout, newProgress(stderr))
+	}
+	if failed != nil {
 		return 1
 	}
 	return 0

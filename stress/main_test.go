@@ -91,8 +91,8 @@ func TestEveryKindHasAClient(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	c, err := parse([]string{"-duration", "3s", "-clients", "16", "-idle", "1s", "-max", "5", "-seed", "6"}, io.Discard)
-	if want := (config{3 * time.Second, 16, time.Second, 5, 6}); c != want || err != nil {
+	c, err := parse([]string{"-duration", "3s", "-clients", "16", "-idle", "1s", "-max", "5", "-seed", "6", "-sqlserver", "folder"}, io.Discard)
+	if want := (config{duration: 3 * time.Second, clients: 16, idle: time.Second, max: 5, seed: 6, sql: "folder"}); c != want || err != nil {
 		t.Errorf("%+v, %v, want %+v", c, err, want)
 	}
 	if c, err := parse(nil, io.Discard); err != nil || c.seed == 0 {

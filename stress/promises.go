@@ -31,6 +31,7 @@ const (
 	explained
 	answered
 	sound
+	connected
 	clean
 	promises
 )
@@ -57,8 +58,22 @@ var promiseTexts = [promises]string{
 	explained:  "a client loses its session only for a reason that the store explains",
 	answered:   "every call is answered, as the protocol has it",
 	sound:      "index, counts, eviction order and timers tell the same of every session",
+	connected:  "as many connections are open as sessions have, open or close",
 	clean:      "after the shutdown nothing is left",
 }
+
+// ofSQL reports whether a promise can be seen from outside of a server.
+func (p promise) ofSQL() bool {
+	switch p {
+	case bounded, own, told, answered, connected, clean:
+		return true
+	default:
+		return false
+	}
+}
+
+// ofStore reports whether it is one of the server that is part of this program.
+func (p promise) ofStore() bool { return p != connected }
 
 // verdicts are what became of the promises. Safe for concurrent use.
 type verdicts struct {

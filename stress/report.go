@@ -30,12 +30,16 @@ const (
 	setOptions
 	getOptions
 	closeSession
+	putUpdate
+	begin
+	endTransaction
 	ops
 )
 
 // String returns the name of the call.
 func (o op) String() string {
-	return [ops]string{"GetFlightInfo", "DoGet", "DoGet, stream *", "SetSessionOptions", "GetSessionOptions", "CloseSession"}[o]
+	return [ops]string{"GetFlightInfo", "DoGet", "DoGet, stream *", "SetSessionOptions", "GetSessionOptions", "CloseSession",
+		"DoPut, update", "BeginTransaction", "EndTransaction"}[o]
 }
 
 // meter measures. Safe for concurrent use, but for what run sets at the end.
@@ -174,19 +178,27 @@ func (m *meter) report(out io.Writer, c config, w *watch, s layover.Stats, p *po
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	line("\n%-22s %10s %10s %10s %10s %10s %10s", "calls", "number", "per s", "errors", "p50 ms", "p99 ms", "p99.9 ms")
-	for o, h := range m.latency {
-		ms := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
-		line("  %-20s %10s %10.0f %10s %10.2f %10.2f %10.2f", op(o), count(uint64(h.TotalCount())),
-			float64(h.TotalCount())/m.took.Seconds(), count(m.errors[o]), ms(50), ms(99), ms(99.9))
-	}
+	m.table(line)
 	line("  * until the first message came")
 	line("\n%-13s %s", "errors", m.errorList())
 	line("%-13s created %s, confirmed %s, refused %s, peak %d of %d", "sessions", count(s.Created), count(s.EverConfirmed), count(s.Refused), s.Peak, c.max)
 	line("%-13s %s", "  ended", ended(s.Ended, layover.Reason.String, count, ", "))
 	line("%-13s %s at the start, %s at the peak, %s at the end", "heap", size(w.before.heap), size(m.peakHeap), size(m.heap))
 	line("%-13s %d at the start, %d at the peak, %d at the end", "goroutines", w.before.goroutines, m.peakGoroutines, m.goroutines)
-	m.verdicts(line, w, s)
+	m.verdicts(line, &w.verdicts, s.Created, promise.ofStore)
+}
+
+// table lists the calls.
+func (m *meter) table(line func(string, ...any)) {
+	line("\n%-22s %10s %10s %10s %10s %10s %10s", "calls", "number", "per s", "errors", "p50 ms", "p99 ms", "p99.9 ms")
+	for o, h := range m.latency {
+		if h.TotalCount() == 0 {
+			continue
+		}
+		ms := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
+		line("  %-20s %10s %10.0f %10s %10.2f %10.2f %10.2f", op(o), count(uint64(h.TotalCount())),
+			float64(h.TotalCount())/m.took.Seconds(), count(m.errors[o]), ms(50), ms(99), ms(99.9))
+	}
 }
 
 func (m *meter) errorList() string {
@@ -201,33 +213,37 @@ func (m *meter) errorList() string {
 	return strings.Join(parts, ", ")
 }
 
-func (m *meter) verdicts(line func(string, ...any), w *watch, s layover.Stats) {
-	w.verdicts.mu.Lock()
-	defer w.verdicts.mu.Unlock()
+// verdicts lists the promises that a run is about.
+func (m *meter) verdicts(line func(string, ...any), v *verdicts, sessions uint64, about func(promise) bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	line("\n%-12s %10s   %s", "promises", "checks", "")
 	held := 0
 	for i, text := range promiseTexts {
+		if !about(promise(i)) {
+			continue
+		}
 		verdict := "held"
 		switch {
-		case w.broken[i] != "":
+		case v.broken[i] != "":
 			verdict = "BROKEN"
-		case w.checks[i] == 0:
+		case v.checks[i] == 0:
 			verdict = "not tested"
 		default:
 			held++
 		}
-		line("  %-10s %10s   %s", verdict, count(w.checks[i]), text)
+		line("  %-10s %10s   %s", verdict, count(v.checks[i]), text)
 	}
-	if w.first != "" {
-		for i := range w.broken {
-			if w.broken[i] != "" && w.broken[i] != w.first {
-				line("also broken: %s", w.broken[i])
+	if v.first != "" {
+		for i := range v.broken {
+			if v.broken[i] != "" && v.broken[i] != v.first {
+				line("also broken: %s", v.broken[i])
 			}
 		}
-		line("\nFAILED: %s", w.first)
+		line("\nFAILED: %s", v.first)
 		return
 	}
-	line("\nok: %d promises held in %.1fs, with %s calls and %s sessions", held, m.took.Seconds(), count(m.calls), count(s.Created))
+	line("\nok: %d promises held in %.1fs, with %s calls and %s sessions", held, m.took.Seconds(), count(m.calls), count(sessions))
 }
 
 // count writes a number with separators.

@@ -1,0 +1,160 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// runSQL drives the SQL server of another module until the time is over, ctx ends or
+// a promise is broken, and writes the report to out. The error is the broken promise.
+func runSQL(ctx context.Context, c config, out, progress io.Writer) error {
+	v, m := &verdicts{failed: make(chan struct{})}, newMeter(c)
+	srv, err := startSQL(ctx, c.sql, sqlFlags(c)...)
+	if err != nil {
+		fmt.Fprintln(out, "FAILED:", err)
+		return err
+	}
+	people := newSQLPopulation(c, srv.addr, v, m)
+	v.expect(answered, people.prepare(ctx) == nil, "the table that all sessions share could not be made")
+	m.began = time.Now()
+	within, cancel := context.WithTimeout(ctx, c.duration)
+	defer cancel()
+	people.start(within)
+	last := people.observe(within, srv, progress)
+	cancel()
+	m.took = time.Since(m.began)
+	people.all.Wait()
+	if v.verdict() == nil {
+		people.settle(context.WithoutCancel(ctx), srv)
+	}
+	left, err := srv.stop(v.patience())
+	v.expect(clean, err == nil, "the server does not end well: %v", err)
+	v.expect(clean, len(left) == 0, "the server leaves files behind: %q", left)
+	if v.verdict() != nil {
+		fmt.Fprintf(out, "The last lines of the server's log:\n%s\n\n", srv.tail())
+	}
+	people.report(out, last)
+	return v.verdict()
+}
+
+// sqlFlags has the server's limits be those of the flags. Connections last as long as
+// their sessions, and there are enough of them: a client cannot tell one whose
+// temporary table went with its connection from one that sees another session.
+func sqlFlags(c config) []string {
+	return []string{
+		"-idle-timeout", c.idle.String(), "-lifetime", (20 * c.idle).String(), "-transaction-timeout", c.idle.String(),
+		"-connection-idle-timeout", "0", "-turn-timeout", answerTime.String(), "-tell-window", c.window().String(),
+		"-max-sessions", fmt.Sprint(c.max), "-max-connections", fmt.Sprint(3 * c.max), "-source-share", "1",
+	}
+}
+
+// prepare makes what all sessions share.
+func (p *sqlPopulation) prepare(ctx context.Context) error {
+	return p.write(ctx, "CREATE TABLE "+sharedTable+" (id INTEGER)")
+}
+
+// write runs a statement from a client that keeps nothing.
+func (p *sqlPopulation) write(ctx context.Context, sql string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	client, err := flightsql.NewClient(p.addr, nil, nil, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	_, err = client.ExecuteUpdate(ctx, sql)
+	return err
+}
+
+// observe polls the server until ctx ends, or a promise is broken.
+func (p *sqlPopulation) observe(ctx context.Context, srv *sqlProcess, progress io.Writer) (last sqlNumbers) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	var more, less streak
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return last
+		case <-p.failed:
+			return last
+		case <-srv.exited:
+			p.expect(answered, false, "the server has ended: %v", srv.err)
+			return last
+		case <-tick.C:
+		}
+		now, err := srv.poll(ctx)
+		if ctx.Err() != nil {
+			return last
+		}
+		if !p.expect(answered, err == nil, "the server does not tell its numbers: %v", err) {
+			return last
+		}
+		last = now
+		p.expect(connected, !more.of(now.Connections > now.Places+now.Hung), "%d connections are open for %s, and sessions have, open or close %d", now.Connections, more.took(), now.Places+now.Hung)
+		p.expect(connected, !less.of(now.Connections < now.Open), "%d connections are open for %s, and sessions have %d", now.Connections, less.took(), now.Open)
+		p.expect(bounded, now.Sessions <= int64(p.max), "%d sessions are live, at most %d may be", now.Sessions, p.max)
+		if n%10 == 9 {
+			calls, errors := p.meter.totals()
+			fmt.Fprintf(progress, "%3.0fs live %d/%d connections %d new %s calls %s err %s\n", time.Since(p.meter.began).Seconds(),
+				now.Sessions, p.max, now.Connections, short(uint64(now.Created)), short(calls), short(errors))
+		}
+	}
+}
+
+// streak counts polls in a row at which something was seen. The server counts one
+// after the other while it goes on, so that one poll proves nothing; what is true at
+// all of many does.
+type streak struct{ n int }
+
+const provenBy = 20
+
+// of notes one more poll, and reports whether there are enough.
+func (s *streak) of(seen bool) bool {
+	if s.n++; !seen {
+		s.n = 0
+	}
+	return s.n >= provenBy
+}
+
+func (s *streak) took() time.Duration { return time.Duration(s.n) * pollEvery }
+
+// settle waits until the sessions of clients that have left are gone, and checks that
+// nothing of theirs is left: no connection, and no lock.
+func (p *sqlPopulation) settle(ctx context.Context, srv *sqlProcess) {
+	patience := p.idle + p.idle/4 + grace + p.patience()
+	var n sqlNumbers
+	gone := eventually(patience, func() bool {
+		var err error
+		n, err = srv.poll(ctx)
+		return err == nil && n.Sessions+n.Retired+n.Closing+n.Connections+n.Alone+n.Places+n.Hung == 0
+	})
+	p.expect(clean, gone, "%s after the clients have left, there are %d sessions, %d retired, %d closing, and %d connections", patience, n.Sessions, n.Retired, n.Closing, n.Connections+n.Alone)
+	err := p.write(ctx, "INSERT INTO "+sharedTable+" VALUES (2)")
+	p.expect(clean, err == nil, "a lock is left behind by a client that has vanished: %v", err)
+}
+
+// report writes what is known in the end.
+func (p *sqlPopulation) report(out io.Writer, last sqlNumbers) {
+	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	line("stress: %d clients for %.1fs of %s, against the server in %s, idle timeout %s, at most %d sessions", sum(p.counts), p.meter.took.Seconds(), p.duration, p.sql, p.idle, p.max)
+	line("repeat with: go run ./stress -sqlserver %s -duration %s -clients %d -idle %s -max %d -seed %d\n", p.sql, p.duration, p.clients, p.idle, p.max, p.seed)
+	line("%-28s %10s %10s", "clients", "number", "rounds")
+	for k, kind := range sqlKinds {
+		line("  %-26s %10d %10s", kind.name, p.counts[k], count(p.rounds[k].Load()))
+	}
+	p.meter.mu.Lock()
+	defer p.meter.mu.Unlock()
+	p.meter.table(line)
+	line("\n%-13s %s", "errors", p.meter.errorList())
+	line("%-13s created %s", "sessions", count(uint64(last.Created)))
+	p.meter.verdicts(line, p.verdicts, uint64(last.Created), promise.ofSQL)
+}
