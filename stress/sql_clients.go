@@ -154,7 +154,7 @@ func (c *sqlClient) update(ctx context.Context, sql string) error {
 // number runs a query that returns one.
 func (c *sqlClient) number(ctx context.Context, sql string) (n int64, err error) {
 	var info *flight.FlightInfo
-	if err = c.timed(getInfo, func() (err error) { info, err = c.flight.Execute(ctx, sql); return err }); err != nil {
+	if err := c.timed(getInfo, func() (err error) { info, err = c.flight.Execute(ctx, sql); return err }); err != nil {
 		return 0, err
 	}
 	return c.fetch(ctx, info)
