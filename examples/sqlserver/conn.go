@@ -20,6 +20,9 @@ const (
 	maxSQL = 256 << 10
 	// maxValue is how long a string or blob may be.
 	maxValue = 4 << 20
+	// maxTempPages is how many pages, of 4 KiB by default, the temporary tables of a
+	// session may take.
+	maxTempPages = 16 << 10
 	// maxPrepared is how many prepared statements a connection may have.
 	maxPrepared = 1000
 )

@@ -69,7 +69,8 @@ func (d *database) connect(s settings) (_ *conn, err error) {
 // configure prepares a new connection for statements of strangers.
 func (c *conn) configure(s settings) error {
 	for _, pragma := range []string{
-		"PRAGMA temp_store = MEMORY", // temporary tables leave no file behind
+		"PRAGMA temp_store = MEMORY",                                 // temporary tables leave no file behind
+		fmt.Sprintf("PRAGMA temp.max_page_count = %d", maxTempPages), // they are in memory
 		"PRAGMA trusted_schema = OFF",
 		"PRAGMA foreign_keys = ON",
 	} {

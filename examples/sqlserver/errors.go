@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -31,7 +32,11 @@ func failed(err error) error {
 		slog.Error("SQLite failed", "error", err)
 		return status.Error(code, "the database failed")
 	}
-	return status.Error(code, err.Error())
+	text := err.Error()
+	for _, prefix := range []string{"sqlite: prepare: ", "sqlite: step: "} { // whose words these are
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return status.Error(code, text)
 }
 
 // codeOf says whose fault an error is, and whether it may go away.

@@ -29,19 +29,24 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "sqlserver:", err)
-		}
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "sqlserver:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // the deferred stop has been called
 	}
 }
 
-// run serves until ctx is done, and returns what went wrong.
+// run serves until ctx is done, and returns what went wrong. With the argument "demo"
+// it shows a client's session instead.
 func run(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) == 1 && args[0] == "demo" {
+		return demo(ctx, out)
+	}
 	c, err := parse(args, out)
-	if err != nil {
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return nil
+	case err != nil:
 		return err
 	}
 	p, err := start(c)
@@ -109,9 +114,12 @@ func start(c *config) (_ *process, err error) {
 	return p, nil
 }
 
+// errStuck says that calls go on although they were canceled.
+var errStuck = errors.New("calls do not end")
+
 // stop ends the server: no new clients, then no new sessions, then no calls, then no
 // sessions. Calls that do not end by themselves are cut off.
-func (p *process) stop() error {
+func (p *process) stop() (err error) {
 	p.health.Shutdown() // NOT_SERVING
 	p.store.Drain()
 	ended := make(chan struct{})
@@ -125,10 +133,15 @@ func (p *process) stop() error {
 	case <-ended:
 	case <-deadline.C:
 		slog.Warn("calls are cut off")
-		p.grpc.Stop()
-		<-ended
+		p.grpc.Stop() // which cancels them, so that they end
+		deadline.Reset(p.config.drain)
+		select {
+		case <-ended:
+		case <-deadline.C:
+			err = errStuck
+		}
 	}
-	return p.close()
+	return errors.Join(err, p.close())
 }
 
 // close ends the sessions, and with them their connections, and then the rest.

@@ -46,6 +46,8 @@ func TestErrorsOfSQLKeepTheirMessageAndHaveTheRightCode(t *testing.T) {
 		}
 	}
 	c.query("SELECT * FROM t") // the connection is as good as before
+	_, err := c.tryQuery("CREATE TEMP TABLE big AS WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 100) SELECT zeroblob(1000000) FROM t")
+	wantCode(t, err, codes.ResourceExhausted, "a temporary table of 100 MB, which is in memory")
 }
 
 func TestALockOfAnotherSessionIsUnavailable(t *testing.T) {
