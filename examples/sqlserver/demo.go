@@ -31,8 +31,7 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	client, err := flightsql.NewClient(p.addr, nil,
-		[]flight.ClientMiddleware{flight.NewClientCookieMiddleware()},
+	client, err := flightsql.NewClient(p.addr, nil, cookieJar(flight.NewCookieMiddleware()),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err

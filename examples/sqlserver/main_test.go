@@ -72,7 +72,7 @@ func (p *process) connect(t *testing.T) *client { return p.connectWith(t) }
 
 // connectJar returns a client with a cookie jar of its own.
 func (p *process) connectJar(t *testing.T) *client {
-	return p.connectWith(t, flight.NewClientCookieMiddleware())
+	return p.connectWith(t, cookieJar(flight.NewCookieMiddleware())...)
 }
 
 func (p *process) connectWith(t *testing.T, m ...flight.ClientMiddleware) *client {
@@ -95,13 +95,6 @@ func (c *client) update(sql string) int64 {
 		c.t.Fatalf("%s: %v", sql, err)
 	}
 	return n
-}
-
-// first runs a statement that makes a session, in a way by which the client notices
-// its cookie: arrow-go's ExecuteUpdate does not look at the headers of its reply.
-func (c *client) first(sql string) {
-	c.t.Helper()
-	c.query(sql)
 }
 
 // query returns the rows of a query, as text.
@@ -229,11 +222,17 @@ func (c *client) closePrepared(handle []byte) error {
 	return c.act(flightsql.ClosePreparedStatementActionType, &pb.ActionClosePreparedStatementRequest{PreparedStatementHandle: handle})
 }
 
-// GetExecuteSchemaIn asks for a schema in a transaction.
-func (c *client) GetExecuteSchemaIn(sql string, id []byte) (*flight.SchemaResult, error) {
-	packed := must[*anypb.Any](c.t)(anypb.New(&pb.CommandStatementQuery{Query: sql, TransactionId: id}))
-	cmd := must[[]byte](c.t)(proto.Marshal(packed))
-	return c.Client.Client.GetSchema(c.ctx, &flight.FlightDescriptor{Type: flight.DescriptorCMD, Cmd: cmd})
+// executeSchemaIn asks for a schema in a transaction.
+func (c *client) executeSchemaIn(sql string, id []byte) (*flight.SchemaResult, error) {
+	c.t.Helper()
+	return c.Client.Client.GetSchema(c.ctx, commandOf(c.t, &pb.CommandStatementQuery{Query: sql, TransactionId: id}))
+}
+
+// commandOf returns a descriptor with a command.
+func commandOf(t *testing.T, command proto.Message) *flight.FlightDescriptor {
+	t.Helper()
+	packed := must[*anypb.Any](t)(anypb.New(command))
+	return &flight.FlightDescriptor{Type: flight.DescriptorCMD, Cmd: must[[]byte](t)(proto.Marshal(packed))}
 }
 
 // batch returns a record batch of JSON whose columns are strings.

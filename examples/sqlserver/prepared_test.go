@@ -18,7 +18,7 @@ import (
 func TestAPreparedUpdateRunsOnceForEachRowOfParametersAllOrNone(t *testing.T) {
 	p := serve(t)
 	c := p.connect(t)
-	c.first("CREATE TABLE t (n TEXT PRIMARY KEY)")
+	c.update("CREATE TABLE t (n TEXT PRIMARY KEY)")
 	prepared := must[*flightsql.PreparedStatement](t)(c.Prepare(c.ctx, "INSERT INTO t VALUES (?)"))
 	if isUpdate, known := prepared.IsUpdate(); !isUpdate || !known {
 		t.Errorf("it is said to be an update: %t, known: %t", isUpdate, known)
@@ -45,7 +45,7 @@ func TestAPreparedUpdateRunsOnceForEachRowOfParametersAllOrNone(t *testing.T) {
 func TestAPreparedQueryRunsOnceForEachRowOfParameters(t *testing.T) {
 	p := serve(t)
 	c := p.connect(t)
-	c.first("CREATE TABLE t (n INTEGER, s TEXT)")
+	c.update("CREATE TABLE t (n INTEGER, s TEXT)")
 	c.update("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'b')")
 	prepared := must[*flightsql.PreparedStatement](t)(c.Prepare(c.ctx, "SELECT n, s, n * 1.5 FROM t WHERE s = ? ORDER BY n"))
 	want := []arrow.DataType{arrow.PrimitiveTypes.Int64, arrow.BinaryTypes.String, arrow.BinaryTypes.String} // no row, no type
@@ -86,7 +86,7 @@ func TestParametersAreUnionsForClientsThatAskForIt(t *testing.T) {
 func TestEveryValueComesBackAsItWas(t *testing.T) {
 	p := serve(t)
 	c := p.connect(t)
-	c.first("CREATE TABLE t (i INTEGER, r REAL, s TEXT, b BLOB, yes BOOLEAN, d DATE, n NUMERIC, v)")
+	c.update("CREATE TABLE t (i INTEGER, r REAL, s TEXT, b BLOB, yes BOOLEAN, d DATE, n NUMERIC, v)")
 	c.update("INSERT INTO t VALUES (1, 1.5, 'text', x'00ff', TRUE, '2026-01-02', 7, NULL), (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL), (-9223372036854775808, 2, '', x'', 0, 20260102, 1.25, 'v')")
 	info := must[*flight.FlightInfo](t)(c.Execute(c.ctx, "SELECT * FROM t"))
 	schema, rows, err := c.fetchSchema(info)
@@ -113,7 +113,7 @@ func TestEveryValueComesBackAsItWas(t *testing.T) {
 func TestASchemaIsKnownWithoutTheRows(t *testing.T) {
 	p := serve(t)
 	c := p.connect(t)
-	c.first("CREATE TABLE t (i INTEGER, s TEXT)")
+	c.update("CREATE TABLE t (i INTEGER, s TEXT)")
 	result := must[*flight.SchemaResult](t)(c.GetExecuteSchema(c.ctx, "SELECT i, s, 1.5 AS x FROM t UNION ALL SELECT 1, 'a', 2.5"))
 	schema := must[*arrow.Schema](t)(flight.DeserializeSchema(result.GetSchema(), memory.DefaultAllocator))
 	for i, want := range []arrow.DataType{arrow.PrimitiveTypes.Int64, arrow.BinaryTypes.String, arrow.PrimitiveTypes.Float64} {
@@ -170,9 +170,9 @@ func TestTheDeclaredTypeCanBeFound(t *testing.T) {
 func TestMetadata(t *testing.T) {
 	p := serve(t)
 	c := p.connectJar(t)
-	c.first("CREATE TABLE parent (a INTEGER, b TEXT NOT NULL, PRIMARY KEY (b, a))")
-	c.first("CREATE TEMP TABLE scratch (x REAL)")
-	c.first("CREATE VIEW seen AS SELECT a FROM parent")
+	c.update("CREATE TABLE parent (a INTEGER, b TEXT NOT NULL, PRIMARY KEY (b, a))")
+	c.update("CREATE TEMP TABLE scratch (x REAL)")
+	c.update("CREATE VIEW seen AS SELECT a FROM parent")
 	check := func(what string, want [][]string) func(*flight.FlightInfo, error) {
 		return func(info *flight.FlightInfo, err error) {
 			t.Helper()

@@ -84,8 +84,8 @@ func TestATransactionIsRolledBackAtShutdownAndCallsMayFinish(t *testing.T) {
 		t.Fatal(err)
 	}
 	one := p.connectJar(t)
-	one.first("CREATE TABLE t (n)")
-	one.first("BEGIN")
+	one.update("CREATE TABLE t (n)")
+	one.update("BEGIN")
 	one.update("INSERT INTO t VALUES (1)")
 	stuck := p.connect(t)
 	info := must[*flight.FlightInfo](t)(stuck.Execute(stuck.ctx, endless))
@@ -105,6 +105,51 @@ func TestATransactionIsRolledBackAtShutdownAndCallsMayFinish(t *testing.T) {
 	}
 }
 
+func TestWhileItDrainsTheServerIsNotServingAndCallsUnderWayGoOn(t *testing.T) {
+	c, err := parse([]string{"-addr", "127.0.0.1:0", "-drain-timeout", "20s"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := p.connectJar(t)
+	info := must[*flight.FlightInfo](t)(one.Execute(one.ctx, endless))
+	ctx, cancel := context.WithCancel(one.ctx)
+	defer cancel()
+	r := must[*flight.Reader](t)(one.DoGet(ctx, info.Endpoint[0].Ticket))
+	defer r.Release()
+	conn := must[*grpc.ClientConn](t)(grpc.NewClient(p.addr, insecureDial))
+	defer func() { _ = conn.Close() }()
+	watch, err := healthpb.NewHealthClient(conn).Watch(one.ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := watch.Recv(); err != nil || state.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Fatalf("before: %v, %v", state, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.stop() }()
+	if state, err := watch.Recv(); err != nil || state.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Fatalf("while it drains: %v, %v", state, err)
+	}
+	for range 10 {
+		if !r.Next() {
+			t.Fatalf("the stream has ended: %v", r.Err())
+		}
+	}
+	cancel() // and so its end is no matter of the server
+	_ = one.Close()
+	_ = conn.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := <-p.failed; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTheTemporaryDatabaseIsRemoved(t *testing.T) {
 	c, err := parse([]string{"-addr", "127.0.0.1:0"}, io.Discard)
 	if err != nil {
@@ -114,7 +159,7 @@ func TestTheTemporaryDatabaseIsRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.connectJar(t).first("CREATE TABLE t (n)")
+	p.connectJar(t).update("CREATE TABLE t (n)")
 	if err := p.stop(); err != nil {
 		t.Error(err)
 	}
@@ -190,7 +235,7 @@ func TestALoginGetsATokenWhoseSessionIsItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.first("CREATE TEMP TABLE mine (n)")
+	a.update("CREATE TEMP TABLE mine (n)")
 	a.update("INSERT INTO mine VALUES (1)") // no cookie needed
 	if _, err := b.tryQuery("SELECT * FROM mine"); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("another login of the same user: %v, expected that it has another session", err)

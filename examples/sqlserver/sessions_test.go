@@ -4,9 +4,12 @@
 package main
 
 import (
+	"context"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
@@ -18,12 +21,12 @@ import (
 func TestATempTableIsThereForItsSessionOnEveryConnectionAndForNobodyElse(t *testing.T) {
 	p := serve(t)
 	jar := flight.NewCookieMiddleware()
-	a := p.connectWith(t, flight.CreateClientMiddleware(jar))
-	a.first("CREATE TEMP TABLE mine (n INTEGER)")
+	a := p.connectWith(t, cookieJar(jar)...)
+	a.update("CREATE TEMP TABLE mine (n INTEGER)")
 	if n := a.update("INSERT INTO mine VALUES (1), (2)"); n != 2 {
 		t.Errorf("%d rows were changed, expected 2", n)
 	}
-	b := p.connectWith(t, flight.CreateClientMiddleware(jar.Clone())) // the same client, another connection
+	b := p.connectWith(t, cookieJar(jar.Clone())...) // the same client, another connection
 	if got := b.query("SELECT sum(n) FROM mine"); !reflect.DeepEqual(got, [][]string{{"3"}}) {
 		t.Errorf("the session has %v on another connection, expected 3", got)
 	}
@@ -56,7 +59,7 @@ func TestAPlainQueryWithoutASessionLeavesNothingBehind(t *testing.T) {
 func TestASessionThatIsLostIsToldOfWithItsReasonAndCanBeginAfresh(t *testing.T) {
 	p := serve(t, "-idle-timeout", "300ms", "-connection-idle-timeout", "0", "-tell-window", "1s")
 	c := p.connectJar(t)
-	c.first("CREATE TEMP TABLE mine (n)")
+	c.update("CREATE TEMP TABLE mine (n)")
 	c.query("SELECT * FROM mine") // which confirms the session
 	eventually(t, "the session has ended", func() bool { return p.store.Len() == 0 })
 	_, err := c.tryQuery("SELECT 1")
@@ -65,13 +68,13 @@ func TestASessionThatIsLostIsToldOfWithItsReasonAndCanBeginAfresh(t *testing.T) 
 	}
 	eventually(t, "its connection is closed", func() bool { return p.database.open.Load() == 0 })
 	eventually(t, "the client can begin afresh", func() bool { _, err := c.tryQuery("SELECT 1"); return err == nil })
-	c.first("CREATE TEMP TABLE mine (n)")
+	c.update("CREATE TEMP TABLE mine (n)")
 }
 
 func TestTheConnectionOfAnIdleSessionIsClosedAndTheSessionGoesOn(t *testing.T) {
 	p := serve(t, "-connection-idle-timeout", "100ms")
 	c := p.connectJar(t)
-	c.first("CREATE TEMP TABLE mine (n)")
+	c.update("CREATE TEMP TABLE mine (n)")
 	eventually(t, "the connection is closed", func() bool { return p.database.open.Load() == 0 })
 	if _, err := c.tryQuery("SELECT * FROM mine"); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("the table of the connection before: %v, expected that it is gone", err)
@@ -118,7 +121,7 @@ func TestOptionsAreSetListedAppliedAndRefused(t *testing.T) {
 func TestAnotherCallOfTheSessionWaitsForItsTurnAndNotForever(t *testing.T) {
 	p := serve(t, "-turn-timeout", "200ms")
 	c := p.connectJar(t)
-	c.first("CREATE TEMP TABLE mine (n)")
+	c.update("CREATE TEMP TABLE mine (n)")
 	info := must[*flight.FlightInfo](t)(c.Execute(c.ctx, endless))
 	r := must[*flight.Reader](t)(c.DoGet(c.ctx, info.Endpoint[0].Ticket))
 	defer r.Release()
@@ -135,10 +138,10 @@ const endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t)
 func TestAClientThatVanishesInMidStreamFreesItsConnection(t *testing.T) {
 	p := serve(t)
 	jar := flight.NewCookieMiddleware()
-	c := p.connectWith(t, flight.CreateClientMiddleware(jar))
-	c.first("CREATE TEMP TABLE mine (n)")
+	c := p.connectWith(t, cookieJar(jar)...)
+	c.update("CREATE TEMP TABLE mine (n)")
 	for _, sql := range []string{endless, "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT n FROM t WHERE n = 1 OR n < 0"} {
-		other := p.connectWith(t, flight.CreateClientMiddleware(jar.Clone()))
+		other := p.connectWith(t, cookieJar(jar.Clone())...)
 		info := must[*flight.FlightInfo](t)(other.Execute(other.ctx, endless))
 		if sql != endless { // it computes, and sends nothing
 			info = must[*flight.FlightInfo](t)(other.Execute(other.ctx, sql))
@@ -156,6 +159,57 @@ func TestAClientThatVanishesInMidStreamFreesItsConnection(t *testing.T) {
 		_ = other.Close()
 		<-started
 		c.query("SELECT count(*) FROM mine")
+	}
+}
+
+func TestAKilledSessionCancelsItsCallAndClosesItsConnection(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	c.update("CREATE TEMP TABLE mine (n)")
+	info := must[*flight.FlightInfo](t)(c.Execute(c.ctx, endless))
+	r := must[*flight.Reader](t)(c.DoGet(c.ctx, info.Endpoint[0].Ticket))
+	defer r.Release()
+	for info := range p.store.All() {
+		p.store.Kill(info.Fingerprint)
+	}
+	for r.Next() {
+	}
+	if reason(r.Err()) != "SESSION_KILLED" {
+		t.Errorf("the stream ended with %v, expected that its session was killed", r.Err())
+	}
+	eventually(t, "the connection is closed", func() bool { return p.database.open.Load() == 0 })
+}
+
+func TestManyCallsOfOneSessionTakeTurns(t *testing.T) {
+	p := serve(t)
+	jar := flight.NewCookieMiddleware()
+	c := p.connectWith(t, cookieJar(jar)...)
+	c.update("CREATE TEMP TABLE mine (n INTEGER)")
+	var wg sync.WaitGroup
+	for i := range 8 {
+		one := p.connectWith(t, cookieJar(jar.Clone())...)
+		wg.Go(func() {
+			for range 20 {
+				if _, err := one.ExecuteUpdate(one.ctx, "INSERT INTO mine VALUES (1)"); err != nil {
+					t.Error(err)
+				}
+				if _, err := one.tryQuery("SELECT count(*), hex(randomblob(1000)) FROM mine"); err != nil {
+					t.Error(err)
+				}
+				if i == 0 {
+					if errs := one.setOptions(map[string]any{"cache_size": int64(i)}); len(errs) > 0 {
+						t.Error(errs)
+					}
+				}
+				ctx, cancel := context.WithTimeout(one.ctx, time.Millisecond) // and some give up
+				_, _ = one.ExecuteUpdate(ctx, "SELECT count(*) FROM mine, mine, mine")
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	if got := c.query("SELECT count(*) FROM mine"); got[0][0] != "160" {
+		t.Errorf("there are %v rows, expected 160", got)
 	}
 }
 
@@ -181,7 +235,7 @@ func TestConnectionsOfSessionsAreLimited(t *testing.T) {
 func TestCloseSessionClosesTheConnection(t *testing.T) {
 	p := serve(t)
 	c := p.connectJar(t)
-	c.first("CREATE TEMP TABLE mine (n)")
+	c.update("CREATE TEMP TABLE mine (n)")
 	if _, err := c.CloseSession(c.ctx, &flight.CloseSessionRequest{}); err != nil {
 		t.Fatal(err)
 	}

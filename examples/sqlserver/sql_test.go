@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
+	pb "github.com/apache/arrow-go/v18/arrow/flight/gen/flight"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -16,7 +19,7 @@ import (
 func TestErrorsOfSQLKeepTheirMessageAndHaveTheRightCode(t *testing.T) {
 	p := serve(t)
 	c := p.connectJar(t)
-	c.first("CREATE TABLE t (n INTEGER PRIMARY KEY, m INTEGER CHECK (m > 0))")
+	c.update("CREATE TABLE t (n INTEGER PRIMARY KEY, m INTEGER CHECK (m > 0))")
 	c.update("INSERT INTO t VALUES (1, 1)")
 	for _, test := range []struct {
 		sql  string
@@ -53,9 +56,9 @@ func TestErrorsOfSQLKeepTheirMessageAndHaveTheRightCode(t *testing.T) {
 func TestALockOfAnotherSessionIsUnavailable(t *testing.T) {
 	p := serve(t)
 	a, b := p.connectJar(t), p.connectJar(t)
-	a.first("CREATE TABLE t (n)")
-	a.first("BEGIN IMMEDIATE")
-	b.first("CREATE TEMP TABLE mine (n)")
+	a.update("CREATE TABLE t (n)")
+	a.update("BEGIN IMMEDIATE")
+	b.update("CREATE TEMP TABLE mine (n)")
 	if errs := b.setOptions(map[string]any{"busy_timeout": int64(10)}); len(errs) > 0 {
 		t.Fatal(errs)
 	}
@@ -69,7 +72,7 @@ func TestStatementsCannotReachFilesOrOtherSessions(t *testing.T) {
 	folder := t.TempDir()
 	p := serve(t, "-db", filepath.Join(folder, "a.db"))
 	c := p.connectJar(t)
-	c.first("CREATE TABLE t (n)")
+	c.update("CREATE TABLE t (n)")
 	secret := filepath.Join(folder, "secret.db")
 	for _, sql := range []string{
 		"ATTACH '" + secret + "' AS other",
@@ -107,6 +110,51 @@ func TestStatementsCannotReachFilesOrOtherSessions(t *testing.T) {
 	for _, sql := range []string{"PRAGMA table_info(t)", "PRAGMA foreign_keys", "SELECT name FROM pragma_table_list", "PRAGMA integrity_check"} {
 		c.query(sql)
 	}
+}
+
+func TestMalformedRequestsAreErrorsAndTheServerGoesOn(t *testing.T) {
+	p := serve(t)
+	c := p.connect(t)
+	raw := c.Client.Client
+	for name, data := range map[string]*flight.FlightData{
+		"nothing":              {},
+		"no command":           {FlightDescriptor: &flight.FlightDescriptor{}},
+		"garbage":              {FlightDescriptor: &flight.FlightDescriptor{Type: flight.DescriptorCMD, Cmd: []byte("\xff\xff")}},
+		"garbage for a header": {FlightDescriptor: commandOf(t, &pb.CommandStatementUpdate{Query: "SELECT 1"}), DataHeader: []byte("\xff\xff\xff\xff")},
+		"an unknown handle":    {FlightDescriptor: commandOf(t, &pb.CommandPreparedStatementUpdate{PreparedStatementHandle: []byte("x")})},
+	} {
+		stream := must[flight.FlightService_DoPutClient](t)(raw.DoPut(c.ctx))
+		_ = stream.Send(data)
+		_ = stream.CloseSend()
+		if _, err := stream.Recv(); err == nil && name != "garbage for a header" {
+			t.Errorf("a put of %s succeeded", name)
+		}
+	}
+	for name, ticket := range map[string][]byte{
+		"nothing":                   nil,
+		"garbage":                   []byte("\xff"),
+		"a ticket of nothing":       ticketFor(t, ""),
+		"a made up handle":          ticketFor(t, ticketOfSession+"x"),
+		"a statement with a state":  ticketFor(t, ticketOfNobody+"CREATE TEMP TABLE t (n)"),
+		"a statement that is blank": ticketFor(t, ticketOfNobody),
+	} {
+		stream, err := raw.DoGet(c.ctx, &flight.Ticket{Ticket: ticket})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if code := status.Code(err); code != codes.InvalidArgument && code != codes.NotFound {
+			t.Errorf("%s: %v, expected INVALID_ARGUMENT or NOT_FOUND", name, err)
+		}
+	}
+	c.query("SELECT 1")
+	if n := p.store.Stats().Created; n != 0 {
+		t.Errorf("%d sessions were made, expected none", n)
+	}
+}
+
+func ticketFor(t *testing.T, handle string) []byte {
+	t.Helper()
+	return must[[]byte](t)(flightsql.CreateStatementQueryTicket([]byte(handle)))
 }
 
 func TestKeywordIsTheFirstWordWhateverIsBeforeIt(t *testing.T) {

@@ -79,7 +79,7 @@ func TestATransactionOfSQLTextIsHeldAsAnyOther(t *testing.T) {
 	c := p.connectJar(t)
 	c.update("CREATE TABLE t (n)")
 	eventually(t, "the idle connection is closed", func() bool { return p.database.open.Load() == 0 })
-	c.first("BEGIN")
+	c.update("BEGIN")
 	c.update("INSERT INTO t VALUES (1)")
 	other := p.connectJar(t)
 	other.update("CREATE TEMP TABLE later (n)")
@@ -198,7 +198,7 @@ func TestHandlesOfOthersAndMadeUpOnesAreUnknown(t *testing.T) {
 	info := must[*flight.FlightInfo](t)(tx.Execute(alice.ctx, "SELECT 2"))
 
 	wantCode(t, bob.endTransaction(tx.ID()), codes.NotFound, "a transaction of somebody else's")
-	_, err := bob.GetExecuteSchemaIn("SELECT 1", tx.ID())
+	_, err := bob.executeSchemaIn("SELECT 1", tx.ID())
 	wantCode(t, err, codes.NotFound, "a statement in a transaction of somebody else's")
 	_, err = bob.fetch(info)
 	wantCode(t, err, codes.NotFound, "a ticket of somebody else's")
@@ -209,7 +209,7 @@ func TestHandlesOfOthersAndMadeUpOnesAreUnknown(t *testing.T) {
 	if err := tx.Commit(alice.ctx); err != nil {
 		t.Errorf("its owner's commit: %v", err)
 	}
-	wantCode(t, tx2(alice, tx.ID()), codes.NotFound, "a transaction that has ended")
+	wantCode(t, alice.endTransaction(tx.ID()), codes.NotFound, "a transaction that has ended")
 	_, err = p.connect(t).tryQuery("SELECT 1")
 	wantCode(t, err, codes.Unauthenticated, "nobody in particular")
 }
@@ -219,5 +219,3 @@ func flip(handle []byte) []byte {
 	changed[len(changed)/2] ^= 1
 	return changed
 }
-
-func tx2(c *client, id []byte) error { return c.endTransaction(id) }
