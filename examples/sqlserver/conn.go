@@ -1,0 +1,226 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+const (
+	// maxSQL is how long a statement may be, so that its ticket fits into a message.
+	maxSQL = 256 << 10
+	// maxValue is how long a string or blob may be.
+	maxValue = 4 << 20
+	// maxTempPages is how many pages, of 4 KiB by default, the temporary tables of a
+	// session may take.
+	maxTempPages = 16 << 10
+	// maxPrepared is how many prepared statements a connection may have.
+	maxPrepared = 1000
+)
+
+// conn is the connection of a session, with all that lives in it: temporary tables,
+// settings, a transaction, prepared statements. It is used by one call at a time,
+// which has its turn. What is said about a method that needs the turn holds for
+// all fields, too.
+type conn struct {
+	database *database
+	db       *sqlite.Conn
+	turn     chan struct{} // has one element while nobody has the turn
+
+	prepared    map[string]*prepared
+	transaction *transaction // the one that BeginTransaction has begun, if it is open
+	settings    settings
+	held        bool // a transaction is open, and the session knows it
+	trusted     bool // what runs is the server's own
+}
+
+// settings are the session options that concern a connection.
+type settings struct {
+	cacheSize         int64
+	caseSensitiveLike bool
+	queryOnly         bool
+	busyTimeout       int64 // milliseconds
+}
+
+func newConn(d *database, db *sqlite.Conn) *conn {
+	c := &conn{database: d, db: db, turn: make(chan struct{}, 1), prepared: make(map[string]*prepared)}
+	c.turn <- struct{}{}
+	return c
+}
+
+// enter waits for the turn until ctx is done, which also interrupts whatever the
+// caller does until it leaves. It does not wait forever for those who never look at
+// their clock: a client that reads a stream while it sends the next statement in the
+// same session would wait for itself.
+func (c *conn) enter(ctx context.Context) (leave func(), _ error) {
+	patience := time.NewTimer(c.database.turn)
+	defer patience.Stop()
+	select {
+	case <-c.turn:
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case <-patience.C:
+		return nil, status.Error(codes.Unavailable, "another call of this session still uses its connection")
+	}
+	c.db.SetInterrupt(ctx.Done())
+	return func() {
+		c.db.SetInterrupt(nil)
+		c.turn <- struct{}{}
+	}, nil
+}
+
+// apply has the connection follow its settings. It needs the turn.
+func (c *conn) apply(s settings) error {
+	c.trusted = true
+	defer func() { c.trusted = false }()
+	c.db.SetBusyTimeout(time.Duration(s.busyTimeout) * time.Millisecond)
+	for _, pragma := range []string{
+		fmt.Sprintf("PRAGMA cache_size = %d", s.cacheSize),
+		fmt.Sprintf("PRAGMA case_sensitive_like = %t", s.caseSensitiveLike),
+		fmt.Sprintf("PRAGMA query_only = %t", s.queryOnly),
+	} {
+		if err := sqlitex.ExecuteTransient(c.db, pragma, nil); err != nil {
+			return failed(err)
+		}
+	}
+	c.settings = s
+	return nil
+}
+
+// inTransaction reports what is the case in SQLite, whoever has begun or ended the
+// transaction: a call for it, SQL text, or an error. It needs the turn.
+func (c *conn) inTransaction() bool { return !c.db.AutocommitEnabled() }
+
+// Close rolls back what is open, and closes the connection with all that is in it.
+// The session calls it when no call uses the connection any more.
+func (c *conn) Close() error {
+	<-c.turn // for good
+	defer c.database.closed()
+	for _, p := range c.prepared {
+		p.statement.finalize()
+	}
+	return c.db.Close()
+}
+
+// statement is a statement that SQLite has understood.
+type statement struct {
+	sql  string
+	stmt *sqlite.Stmt
+}
+
+// compile has SQLite understand a statement. The caller must finalize it. It needs
+// the turn.
+func (c *conn) compile(sql string) (*statement, error) {
+	if isBlank(sql) {
+		return nil, invalid("there is no statement")
+	}
+	stmt, rest, err := c.db.PrepareTransient(sql)
+	if err != nil {
+		return nil, failed(err)
+	}
+	if !isBlank(sql[len(sql)-rest:]) {
+		return nil, errors.Join(invalid("there is more than one statement: send them one by one"), stmt.Finalize())
+	}
+	return &statement{sql: sql, stmt: stmt}, nil
+}
+
+// finalize frees a statement.
+func (s *statement) finalize() { _ = s.stmt.Finalize() } // the error is that of the last step
+
+// rest has a statement forget the rows that nobody has read, so that it keeps no
+// transaction open.
+func (s *statement) rest() { _ = s.stmt.Reset() } // the error is that of the last step
+
+// once compiles a statement, runs it with no parameters and returns how many rows
+// it has changed. It needs the turn.
+func (c *conn) once(sql string) (int64, error) {
+	s, err := c.compile(sql)
+	if err != nil {
+		return 0, err
+	}
+	defer s.finalize()
+	return c.run(s, noParameters[0])
+}
+
+// run runs a statement to its end and returns how many rows it has changed, -1 if
+// nobody knows. It needs the turn.
+func (c *conn) run(s *statement, params []any) (int64, error) {
+	if err := s.bind(params); err != nil {
+		return 0, err
+	}
+	for {
+		more, err := s.stmt.Step()
+		if err != nil {
+			return 0, failed(err)
+		}
+		if !more {
+			break
+		}
+	}
+	if err := s.stmt.Reset(); err != nil {
+		return 0, failed(err)
+	}
+	switch {
+	case !changesRows(s.sql):
+		return 0, nil
+	case keyword(s.sql) == "WITH" && s.stmt.ColumnCount() > 0: // a query, or RETURNING
+		return -1, nil
+	}
+	return int64(c.db.Changes()), nil
+}
+
+// runAll runs a statement once for each set of parameters, all or none of them, and
+// returns how many rows they have changed. It needs the turn.
+func (c *conn) runAll(s *statement, sets [][]any) (total int64, err error) {
+	if len(sets) == 1 {
+		return c.run(s, sets[0])
+	}
+	const point = `"all rows of an update"`
+	if err := c.own("SAVEPOINT " + point); err != nil {
+		return 0, err
+	}
+	for _, set := range sets {
+		n, err := c.run(s, set)
+		if err != nil {
+			c.undo(point)
+			return 0, err
+		}
+		total += n
+	}
+	if err := c.own("RELEASE " + point); err != nil {
+		c.undo(point)
+		return 0, err
+	}
+	return total, nil
+}
+
+// own runs a statement of the server's own. It needs the turn.
+func (c *conn) own(sql string) error {
+	return failed(sqlitex.ExecuteTransient(c.db, sql, nil))
+}
+
+// undo takes back what was done since a savepoint, even if the call is over. It
+// fails if the error that was the reason for it has rolled back everything, which
+// is as good. It needs the turn.
+func (c *conn) undo(point string) {
+	c.uninterrupted(func() {
+		_ = c.own("ROLLBACK TO " + point)
+		_ = c.own("RELEASE " + point)
+	})
+}
+
+// uninterrupted runs f even if the call that has the turn is over. It needs the turn.
+func (c *conn) uninterrupted(f func()) {
+	done := c.db.SetInterrupt(nil)
+	defer c.db.SetInterrupt(done)
+	f()
+}

@@ -1,0 +1,108 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// database is a database file and the connections to it. It hands out connections
+// and keeps none: they are the sessions'.
+type database struct {
+	file    string
+	scratch string        // the folder to remove in the end, if the file is a temporary one
+	max     int64         // how many connections there may be before calls without a session get none
+	turn    time.Duration // for how long calls of a session wait for each other
+
+	open   atomic.Int64
+	opened atomic.Int64 // since the start
+}
+
+// openDatabase opens a database file, makes it if need be, and has it write ahead,
+// so that readers and the writer do not wait for each other. Without a name it is a
+// temporary one: an in-memory database that connections share locks whole tables.
+func openDatabase(file string, most int, turn time.Duration) (_ *database, err error) {
+	d := &database{file: file, max: int64(most), turn: turn}
+	if file == "" {
+		if d.scratch, err = os.MkdirTemp("", "sqlserver-"); err != nil {
+			return nil, err
+		}
+		d.file = filepath.Join(d.scratch, "scratch.db")
+	}
+	c, err := sqlite.OpenConn(d.file, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL)
+	if err != nil {
+		return nil, errors.Join(err, d.remove())
+	}
+	return d, c.Close()
+}
+
+// connect opens a connection.
+func (d *database) connect(s settings) (_ *conn, err error) {
+	d.open.Add(1)
+	d.opened.Add(1)
+	defer func() {
+		if err != nil {
+			d.open.Add(-1)
+		}
+	}()
+	db, err := sqlite.OpenConn(d.file, sqlite.OpenReadWrite)
+	if err != nil {
+		return nil, failed(err)
+	}
+	c := newConn(d, db)
+	if err := c.configure(s); err != nil {
+		return nil, errors.Join(failed(err), db.Close())
+	}
+	return c, nil
+}
+
+// configure prepares a new connection for statements of strangers.
+func (c *conn) configure(s settings) error {
+	for _, pragma := range []string{
+		"PRAGMA temp_store = MEMORY",                                 // temporary tables leave no file behind
+		fmt.Sprintf("PRAGMA temp.max_page_count = %d", maxTempPages), // they are in memory
+		"PRAGMA trusted_schema = OFF",
+		"PRAGMA foreign_keys = ON",
+	} {
+		if err := sqlitex.ExecuteTransient(c.db, pragma, nil); err != nil {
+			return err
+		}
+	}
+	c.db.Limit(sqlite.LimitLength, maxValue)
+	c.db.Limit(sqlite.LimitSQLLength, maxSQL)
+	c.db.Limit(sqlite.LimitAttached, 0)
+	if err := c.db.SetAuthorizer(sqlite.AuthorizeFunc(c.authorize)); err != nil {
+		return err
+	}
+	return c.apply(s)
+}
+
+// closed takes a connection off the count.
+func (d *database) closed() { d.open.Add(-1) }
+
+// remove deletes a temporary database.
+func (d *database) remove() error {
+	if d.scratch == "" {
+		return nil
+	}
+	return os.RemoveAll(d.scratch)
+}
+
+// close is called when all connections are closed.
+func (d *database) close() error {
+	if n := d.open.Load(); n != 0 {
+		slog.Warn("connections are still open", "connections", n)
+		return errors.Join(fmt.Errorf("%d connections are still open", n), d.remove())
+	}
+	return d.remove()
+}

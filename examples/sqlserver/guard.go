@@ -1,0 +1,47 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strings"
+
+	"zombiezen.com/go/sqlite"
+)
+
+// authorize says what statements of clients may do. SQLite asks it about every
+// part of each statement, so that no spelling gets around it. Statements could
+// otherwise read and write files of the server (ATTACH, VACUUM INTO) and change
+// what all sessions have in common (many a PRAGMA).
+func (c *conn) authorize(a sqlite.Action) sqlite.AuthResult {
+	switch a.Type() {
+	case sqlite.OpAttach, sqlite.OpDetach, sqlite.OpCreateVTable, sqlite.OpDropVTable:
+		return sqlite.AuthResultDeny
+	case sqlite.OpPragma:
+		if !c.trusted && !pragmaAllowed(a.Pragma(), a.PragmaArg()) {
+			return sqlite.AuthResultDeny
+		}
+	default:
+	}
+	return sqlite.AuthResultOK
+}
+
+// pragmaAllowed says which PRAGMAs there are for clients: those that tell about the
+// schema, those that tell about the database if they are not told to change it, and
+// those that belong to the connection, unless they are session options.
+func pragmaAllowed(name, arg string) bool {
+	switch strings.ToLower(name) {
+	case "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo",
+		"foreign_key_list", "foreign_key_check", "database_list", "collation_list",
+		"function_list", "module_list", "pragma_list", "compile_options",
+		"integrity_check", "quick_check",
+		"foreign_keys", "defer_foreign_keys", "recursive_triggers",
+		"reverse_unordered_selects", "automatic_index", "user_version":
+		return true
+	case "encoding", "page_size", "page_count", "freelist_count", "max_page_count",
+		"journal_mode", "schema_version", "data_version", "application_id", "auto_vacuum",
+		"cache_size", "busy_timeout", "query_only", "temp_store", "trusted_schema":
+		return arg == ""
+	}
+	return false
+}

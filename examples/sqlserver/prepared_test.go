@@ -1,0 +1,213 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"google.golang.org/grpc/codes"
+)
+
+func TestAPreparedUpdateRunsOnceForEachRowOfParametersAllOrNone(t *testing.T) {
+	p := serve(t)
+	c := p.connect(t)
+	c.update("CREATE TABLE t (n TEXT PRIMARY KEY)")
+	prepared := must[*flightsql.PreparedStatement](t)(c.Prepare(c.ctx, "INSERT INTO t VALUES (?)"))
+	if isUpdate, known := prepared.IsUpdate(); !isUpdate || !known {
+		t.Errorf("it is said to be an update: %t, known: %t", isUpdate, known)
+	}
+	prepared.SetParameters(batch(t, `[{"n": "a"}, {"n": "b"}, {"n": "c"}]`, "n"))
+	if n := must[int64](t)(prepared.ExecuteUpdate(c.ctx)); n != 3 {
+		t.Errorf("%d rows were changed, expected 3", n)
+	}
+	prepared.SetParameters(batch(t, `[{"n": "d"}, {"n": "a"}]`, "n"))
+	_, err := prepared.ExecuteUpdate(c.ctx)
+	wantCode(t, err, codes.AlreadyExists, "an update whose second row violates the key")
+	if got := c.query("SELECT count(*) FROM t"); got[0][0] != "3" {
+		t.Errorf("there are %v rows, expected 3: the first row of the failed update has been kept", got)
+	}
+	prepared.SetParameters(batch(t, `[{"n": "d", "m": "e"}]`, "n", "m"))
+	_, err = prepared.ExecuteUpdate(c.ctx)
+	wantCode(t, err, codes.InvalidArgument, "two parameters for one")
+	if err := prepared.Close(c.ctx); err != nil {
+		t.Error(err)
+	}
+	wantCode(t, c.closePrepared(prepared.Handle()), codes.NotFound, "what is closed already")
+}
+
+func TestAPreparedQueryRunsOnceForEachRowOfParameters(t *testing.T) {
+	p := serve(t)
+	c := p.connect(t)
+	c.update("CREATE TABLE t (n INTEGER, s TEXT)")
+	c.update("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'b')")
+	prepared := must[*flightsql.PreparedStatement](t)(c.Prepare(c.ctx, "SELECT n, s, n * 1.5 FROM t WHERE s = ? ORDER BY n"))
+	want := []arrow.DataType{arrow.PrimitiveTypes.Int64, arrow.BinaryTypes.String, arrow.BinaryTypes.String} // no row, no type
+	for i, f := range prepared.DatasetSchema().Fields() {
+		if !arrow.TypeEqual(f.Type, want[i]) {
+			t.Errorf("column %d of the dataset schema is %v, expected %v", i, f.Type, want[i])
+		}
+	}
+	if prepared.ParameterSchema() != nil {
+		t.Errorf("the parameters are said to be %v", prepared.ParameterSchema())
+	}
+	prepared.SetParameters(batch(t, `[{"s": "b"}, {"s": "none"}, {"s": "a"}]`, "s"))
+	info := must[*flight.FlightInfo](t)(prepared.Execute(c.ctx))
+	got := must[[][]string](t)(c.fetch(info))
+	if !reflect.DeepEqual(got, [][]string{{"2", "b", "3"}, {"3", "b", "4.5"}, {"1", "a", "1.5"}}) {
+		t.Errorf("the results are %v", got)
+	}
+	// The parameters stay bound, and the session goes on without cookies.
+	info = must[*flight.FlightInfo](t)(prepared.Execute(c.ctx))
+	if again := must[[][]string](t)(c.fetch(info)); !reflect.DeepEqual(again, got) {
+		t.Errorf("the results of the second time are %v", again)
+	}
+}
+
+func TestParametersAreUnionsForClientsThatAskForIt(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	if errs := c.setOptions(map[string]any{"parameter_types": typesUnion}); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	prepared := must[*flightsql.PreparedStatement](t)(c.Prepare(c.ctx, "SELECT ? AS a, :b AS b"))
+	schema := prepared.ParameterSchema()
+	if schema == nil || schema.NumFields() != 2 || schema.Field(1).Name != ":b" || schema.Field(0).Type.ID() != arrow.DENSE_UNION {
+		t.Errorf("the parameters are said to be %v", schema)
+	}
+}
+
+func TestEveryValueComesBackAsItWas(t *testing.T) {
+	p := serve(t)
+	c := p.connect(t)
+	c.update("CREATE TABLE t (i INTEGER, r REAL, s TEXT, b BLOB, yes BOOLEAN, d DATE, n NUMERIC, v)")
+	c.update("INSERT INTO t VALUES (1, 1.5, 'text', x'00ff', TRUE, '2026-01-02', 7, NULL), (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL), (-9223372036854775808, 2, '', x'', 0, 20260102, 1.25, 'v')")
+	info := must[*flight.FlightInfo](t)(c.Execute(c.ctx, "SELECT * FROM t"))
+	schema, rows, err := c.fetchSchema(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []arrow.DataType{arrow.PrimitiveTypes.Int64, arrow.PrimitiveTypes.Float64, arrow.BinaryTypes.String, arrow.BinaryTypes.Binary,
+		arrow.FixedWidthTypes.Boolean, arrow.BinaryTypes.String, arrow.PrimitiveTypes.Float64, arrow.BinaryTypes.String}
+	for i, f := range schema.Fields() {
+		if !arrow.TypeEqual(f.Type, want[i]) {
+			t.Errorf("column %s is %v, expected %v", f.Name, f.Type, want[i])
+		}
+	}
+	null := "(null)"
+	if expected := [][]string{
+		{"1", "1.5", "text", "AP8=", "true", "2026-01-02", "7", null},
+		{null, null, null, null, null, null, null, null},
+		{"-9223372036854775808", "2", "", "", "false", "20260102", "1.25", "v"},
+	}; !reflect.DeepEqual(rows, expected) {
+		t.Errorf("the rows are\n%v, expected\n%v", rows, expected)
+	}
+}
+
+func TestASchemaIsKnownWithoutTheRows(t *testing.T) {
+	p := serve(t)
+	c := p.connect(t)
+	c.update("CREATE TABLE t (i INTEGER, s TEXT)")
+	result := must[*flight.SchemaResult](t)(c.GetExecuteSchema(c.ctx, "SELECT i, s, 1.5 AS x FROM t UNION ALL SELECT 1, 'a', 2.5"))
+	schema := must[*arrow.Schema](t)(flight.DeserializeSchema(result.GetSchema(), memory.DefaultAllocator))
+	for i, want := range []arrow.DataType{arrow.PrimitiveTypes.Int64, arrow.BinaryTypes.String, arrow.PrimitiveTypes.Float64} {
+		if f := schema.Field(i); !arrow.TypeEqual(f.Type, want) {
+			t.Errorf("column %s is %v, expected %v", f.Name, f.Type, want)
+		}
+	}
+}
+
+func TestLongResultsComeInBatches(t *testing.T) {
+	p := serve(t)
+	c := p.connect(t)
+	rows := c.query("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5000) SELECT n FROM t")
+	if len(rows) != 5000 || rows[4999][0] != "5000" {
+		t.Errorf("there are %d rows, expected 5000", len(rows))
+	}
+	_, err := c.tryQuery("WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 5000) SELECT CASE WHEN n < 4000 THEN n ELSE 'x' END FROM t")
+	wantCode(t, err, codes.InvalidArgument, "a column that becomes text after a thousand rows")
+}
+
+func TestTheDeclaredTypeCanBeFound(t *testing.T) {
+	d, err := openDatabase("", 10, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.connect(settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := c.once("CREATE TABLE t (a VARCHAR(10))"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.compile("SELECT a AS b, 1 FROM t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.finalize()
+	if got := declaredType(s.stmt, 0); got != "VARCHAR(10)" {
+		t.Errorf("the type is %q: the package for SQLite has changed, see declaredType", got)
+	}
+	if got := declaredType(s.stmt, 1); got != "" {
+		t.Errorf("the type of an expression is %q, expected none", got)
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	c.update("CREATE TABLE parent (a INTEGER, b TEXT NOT NULL, PRIMARY KEY (b, a))")
+	c.update("CREATE TEMP TABLE scratch (x REAL)")
+	c.update("CREATE VIEW seen AS SELECT a FROM parent")
+	check := func(what string, want [][]string) func(*flight.FlightInfo, error) {
+		return func(info *flight.FlightInfo, err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if got := must[[][]string](t)(c.fetch(info)); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: %v, expected %v", what, got, want)
+			}
+		}
+	}
+	check("catalogs", [][]string{{"main"}, {"temp"}})(c.GetCatalogs(c.ctx))
+	check("schemas", [][]string{{"main", ""}, {"temp", ""}})(c.GetDBSchemas(c.ctx, &flightsql.GetDBSchemasOpts{}))
+	check("table types", [][]string{{"table"}, {"view"}})(c.GetTableTypes(c.ctx))
+	check("tables", [][]string{{"main", "", "parent", "table"}, {"temp", "", "scratch", "table"}, {"main", "", "seen", "view"}})(
+		c.GetTables(c.ctx, &flightsql.GetTablesOpts{}))
+	pattern, temp := "scr%", "temp"
+	check("tables of a name", [][]string{{"temp", "", "scratch", "table"}})(
+		c.GetTables(c.ctx, &flightsql.GetTablesOpts{TableNameFilterPattern: &pattern, Catalog: &temp, TableTypes: []string{"table"}}))
+	check("primary key", [][]string{{"main", "", "parent", "b", "1", "(null)"}, {"main", "", "parent", "a", "2", "(null)"}})(
+		c.GetPrimaryKeys(c.ctx, flightsql.TableRef{Table: "parent"}))
+	check("transactions", [][]string{{"8", "[3,2]"}})(c.GetSqlInfo(c.ctx, []flightsql.SqlInfo{flightsql.SqlInfoFlightSqlServerTransaction}))
+	if got := must[[][]string](t)(c.fetch(must[*flight.FlightInfo](t)(c.GetXdbcTypeInfo(c.ctx, nil)))); len(got) != 5 {
+		t.Errorf("there are %d types, expected 5: %v", len(got), got)
+	}
+	other := p.connect(t)
+	info := must[*flight.FlightInfo](t)(other.GetTables(other.ctx, &flightsql.GetTablesOpts{IncludeSchema: true, TableTypes: []string{"table"}}))
+	r := must[*flight.Reader](t)(other.DoGet(other.ctx, info.Endpoint[0].Ticket))
+	defer r.Release()
+	if !r.Next() || r.RecordBatch().NumRows() != 1 {
+		t.Fatalf("a client without the session sees %v, expected one table", r.RecordBatch())
+	}
+	column := r.RecordBatch().Column(4).(interface{ Value(int) []byte })
+	schema := must[*arrow.Schema](t)(flight.DeserializeSchema(bytes.Clone(column.Value(0)), memory.DefaultAllocator))
+	if schema.NumFields() != 2 || schema.Field(1).Nullable || !arrow.TypeEqual(schema.Field(0).Type, arrow.PrimitiveTypes.Int64) {
+		t.Errorf("the table's schema is %v", schema)
+	}
+}

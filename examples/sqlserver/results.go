@@ -1,0 +1,172 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"zombiezen.com/go/sqlite"
+)
+
+const (
+	// batchRows is how many rows a record batch has at most.
+	batchRows = 1024
+	// batchBytes is how large it may get: beyond that it gets no more rows.
+	batchBytes = 1 << 20
+)
+
+// rows are the results of a statement, once for each set of parameters, one after
+// the other. Whoever reads them needs the turn of their connection.
+type rows struct {
+	statement *statement
+	sets      [][]any // those that are still to be bound
+	running   bool
+	schema    *arrow.Schema
+	first     [][]any // the rows that were read to find the types
+}
+
+// query runs a statement and reads its first rows. It needs the turn.
+func (c *conn) query(s *statement, sets [][]any) (*rows, error) {
+	r := &rows{statement: s, sets: sets}
+	first, err := r.read(batchRows)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	r.first = first
+	fields := s.columns()
+	for i := range fields {
+		fields[i].Type = typeFor(fields[i].Type, first, i)
+	}
+	r.schema = arrow.NewSchema(fields, nil)
+	return r, nil
+}
+
+// next returns the next record batch, which the caller must release, and io.EOF
+// after the last one.
+func (r *rows) next() (arrow.RecordBatch, error) {
+	read := r.first
+	r.first = nil
+	if read == nil {
+		var err error
+		if read, err = r.read(batchRows); err != nil {
+			return nil, err
+		}
+	}
+	b := array.NewRecordBuilder(memory.DefaultAllocator, r.schema)
+	defer b.Release()
+	for _, row := range read {
+		for i, v := range row {
+			if err := add(b.Field(i), v); err != nil {
+				return nil, invalid("column %q: %v", r.schema.Field(i).Name, err)
+			}
+		}
+	}
+	return b.NewRecordBatch(), nil
+}
+
+// read returns up to so many rows, or io.EOF if there are no more.
+func (r *rows) read(most int) (read [][]any, _ error) {
+	bytes := 0
+	for len(read) < most && bytes < batchBytes {
+		if !r.running {
+			if len(r.sets) == 0 {
+				break
+			}
+			if err := r.statement.bind(r.sets[0]); err != nil {
+				return nil, err
+			}
+			r.sets, r.running = r.sets[1:], true
+		}
+		more, err := r.statement.stmt.Step()
+		if err != nil {
+			return nil, failed(err)
+		}
+		if r.running = more; more {
+			row, size := r.statement.row()
+			read, bytes = append(read, row), bytes+size
+		}
+	}
+	if len(read) == 0 {
+		return nil, io.EOF
+	}
+	return read, nil
+}
+
+// row returns the current row, and about how many bytes it takes.
+func (s *statement) row() (row []any, bytes int) {
+	row = make([]any, s.stmt.ColumnCount())
+	for i := range row {
+		bytes += 8
+		switch s.stmt.ColumnType(i) {
+		case sqlite.TypeInteger:
+			row[i] = s.stmt.ColumnInt64(i)
+		case sqlite.TypeFloat:
+			row[i] = s.stmt.ColumnFloat(i)
+		case sqlite.TypeText: // SQLite does not care whether it is UTF-8, Arrow does
+			text := strings.ToValidUTF8(s.stmt.ColumnText(i), "\ufffd")
+			row[i], bytes = text, bytes+len(text)
+		case sqlite.TypeBlob:
+			blob := make([]byte, s.stmt.ColumnLen(i))
+			s.stmt.ColumnBytes(i, blob)
+			row[i], bytes = blob, bytes+len(blob)
+		default: // NULL
+		}
+	}
+	return row, bytes
+}
+
+// errType says that a value came too late to choose another type for its column.
+var errType = errors.New("a value has another type than those of the first rows: use CAST")
+
+// add appends a value to a column.
+func add(b array.Builder, v any) error {
+	if v == nil {
+		b.AppendNull()
+		return nil
+	}
+	if !fits(b.Type(), v) {
+		return errType
+	}
+	switch b := b.(type) {
+	case *array.BooleanBuilder:
+		b.Append(v.(int64) != 0)
+	case *array.Int64Builder:
+		b.Append(v.(int64))
+	case *array.Int32Builder: // in metadata only
+		b.Append(int32(v.(int64)))
+	case *array.Float64Builder:
+		if i, ok := v.(int64); ok {
+			v = float64(i)
+		}
+		b.Append(v.(float64))
+	case *array.StringBuilder:
+		b.Append(textOf(v))
+	case *array.BinaryBuilder:
+		if blob, ok := v.([]byte); ok {
+			b.Append(blob)
+		} else {
+			b.AppendString(textOf(v))
+		}
+	}
+	return nil
+}
+
+// textOf returns a text or a number as text.
+func textOf(v any) string {
+	switch v := v.(type) {
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	case string:
+		return v
+	}
+	return ""
+}

@@ -1,0 +1,136 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/c8e4ff29/layover/session"
+)
+
+// server is a Flight SQL server on SQLite in which every session has a connection
+// of its own. The files statements.go, prepared.go, transactions.go and metadata.go
+// have the handlers.
+type server struct {
+	session.BaseServer
+	database *database
+	options  *options
+	conns    *session.Resource[*conn]
+	// transactionTimeout is for how long a transaction keeps its connection open if
+	// its client does not come back.
+	transactionTimeout time.Duration
+}
+
+func newServer(d *database, connectionIdle, transactionTimeout time.Duration) *server {
+	s := &server{database: d, transactionTimeout: transactionTimeout}
+	s.options = newOptions(s)
+	s.Options = s.options.schema()
+	s.conns = &session.Resource[*conn]{
+		Name:        "connection",
+		Open:        s.connect,
+		Close:       (*conn).Close,
+		IdleTimeout: connectionIdle,
+	}
+	s.describe()
+	return s
+}
+
+// connect opens the connection of the call's session.
+func (s *server) connect(ctx context.Context, _ string) (*conn, error) {
+	settings, err := s.options.settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.database.connect(settings)
+}
+
+// enter returns the connection of the call's session, and makes both if need be. The
+// call has its turn until it leaves, which may be after the handler has returned: the
+// lease keeps the connection open for streams.
+func (s *server) enter(ctx context.Context) (_ *conn, leave func(), _ error) {
+	lease, err := s.conns.Acquire(ctx, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	c := lease.Value()
+	done, err := c.enter(ctx)
+	if err != nil {
+		lease.Release()
+		return nil, nil, err
+	}
+	return c, func() {
+		s.track(ctx, c)
+		done()
+		lease.Release()
+	}, nil
+}
+
+// track tells the session whether its connection has a transaction open, whatever
+// has begun or ended it. While it has, it does not count as idle, for a time: a
+// client that has gone must not keep its locks forever. It needs the turn.
+func (s *server) track(ctx context.Context, c *conn) {
+	open := c.inTransaction()
+	if !open {
+		c.transaction = nil
+	}
+	if open == c.held {
+		return
+	}
+	hold := time.Duration(0)
+	if open {
+		hold = s.transactionTimeout
+	}
+	if err := s.conns.Hold(ctx, "", hold); err != nil {
+		slog.Warn("a transaction could not be held", "open", open, "error", err)
+		return
+	}
+	c.held = open
+}
+
+// errTooManyConnections says that a call cannot have a connection for itself. How many
+// sessions may have one is a matter of the store, which closes those that are idle.
+var errTooManyConnections = status.Error(codes.ResourceExhausted, "the database has as many connections as it may have: try again later")
+
+// visit opens a connection for one call that needs no session. It is closed when
+// the call leaves.
+func (s *server) visit(ctx context.Context) (_ *conn, leave func(), _ error) {
+	if s.database.open.Load() >= s.database.max {
+		return nil, nil, errTooManyConnections
+	}
+	c, err := s.connect(ctx, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	done, err := c.enter(ctx)
+	if err != nil {
+		_ = c.Close()
+		return nil, nil, err
+	}
+	return c, func() {
+		done()
+		if err := c.Close(); err != nil {
+			slog.Warn("a connection did not close well", "error", err)
+		}
+	}, nil
+}
+
+// hasSession reports whether the call has a session already.
+func hasSession(ctx context.Context) bool {
+	_, err := session.Lookup(ctx)
+	return err == nil
+}
+
+// enterIf is enter for a call that has a session, and visit for one that has none:
+// it leaves nothing behind.
+func (s *server) enterIf(ctx context.Context) (_ *conn, leave func(), _ error) {
+	if hasSession(ctx) {
+		return s.enter(ctx)
+	}
+	return s.visit(ctx)
+}

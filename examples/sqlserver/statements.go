@@ -1,0 +1,218 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/flight"
+	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/c8e4ff29/layover/session"
+)
+
+// A ticket has the statement that it is for, and runs it as often as it is presented.
+// That of a session is a handle, so that only its owner can use it, and needs no
+// cookie. That of a statement that needs no session is the statement itself: whoever
+// makes it up could send the statement just as well.
+const (
+	ticketOfSession = "session:"
+	ticketOfNobody  = "nobody:"
+)
+
+// GetFlightInfoStatement checks a query and returns a ticket for it.
+func (s *server) GetFlightInfoStatement(ctx context.Context, q flightsql.StatementQuery, d *flight.FlightDescriptor) (*flight.FlightInfo, error) {
+	sql := q.GetQuery()
+	c, leave, err := s.enterFor(ctx, sql, q.GetTransactionId())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	statement, err := c.compile(sql)
+	if err != nil {
+		return nil, err
+	}
+	statement.finalize()
+	ticket := []byte(ticketOfNobody + sql)
+	if hasSession(ctx) {
+		transaction := ""
+		if len(q.GetTransactionId()) > 0 {
+			transaction = c.transaction.id
+		}
+		handle, err := session.NewHandle(ctx, "statement", []byte(transaction+":"+sql))
+		if err != nil {
+			return nil, err
+		}
+		ticket = append([]byte(ticketOfSession), handle...)
+	}
+	if ticket, err = flightsql.CreateStatementQueryTicket(ticket); err != nil {
+		return nil, err
+	}
+	return infoFor(d, ticket, nil), nil
+}
+
+// infoFor returns what a client needs to get a result.
+func infoFor(d *flight.FlightDescriptor, ticket []byte, schema *arrow.Schema) *flight.FlightInfo {
+	info := &flight.FlightInfo{FlightDescriptor: d, TotalRecords: -1, TotalBytes: -1,
+		Endpoint: []*flight.FlightEndpoint{{Ticket: &flight.Ticket{Ticket: ticket}}}}
+	if schema != nil {
+		info.Schema = flight.SerializeSchema(schema, memory.DefaultAllocator)
+	}
+	return info
+}
+
+// enterFor returns the connection for a statement: that of its transaction, that of
+// the session, or one for this call alone if the client has no session and the
+// statement leaves nothing behind that would need one.
+func (s *server) enterFor(ctx context.Context, sql string, transaction []byte) (_ *conn, leave func(), _ error) {
+	switch {
+	case len(sql) > maxSQL:
+		return nil, nil, invalid("the statement is longer than %d bytes", maxSQL)
+	case len(transaction) > 0:
+		return s.enterTransaction(ctx, transaction)
+	case leavesNothing(sql):
+		return s.enterIf(ctx)
+	case isBlank(sql):
+		return nil, nil, invalid("there is no statement")
+	}
+	return s.enter(ctx)
+}
+
+// GetSchemaStatement returns the schema of a query's result.
+func (s *server) GetSchemaStatement(ctx context.Context, q flightsql.StatementQuery, _ *flight.FlightDescriptor) (*flight.SchemaResult, error) {
+	c, leave, err := s.enterFor(ctx, q.GetQuery(), q.GetTransactionId())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	statement, err := c.compile(q.GetQuery())
+	if err != nil {
+		return nil, err
+	}
+	defer statement.finalize()
+	return schemaOf(c, statement)
+}
+
+// schemaOf returns what a statement returns.
+func schemaOf(c *conn, statement *statement) (*flight.SchemaResult, error) {
+	schema, err := c.schemaOf(statement)
+	if err != nil {
+		return nil, err
+	}
+	return &flight.SchemaResult{Schema: flight.SerializeSchema(schema, memory.DefaultAllocator)}, nil
+}
+
+// DoGetStatement runs the query of a ticket.
+func (s *server) DoGetStatement(ctx context.Context, t flightsql.StatementQueryTicket) (*arrow.Schema, <-chan flight.StreamChunk, error) {
+	c, sql, leave, err := s.enterTicket(ctx, string(t.GetStatementHandle()))
+	if err != nil {
+		return nil, nil, err
+	}
+	return stream(ctx, leave, func() (*rows, func(), error) {
+		statement, err := c.compile(sql)
+		if err != nil {
+			return nil, nil, err
+		}
+		rows, err := c.query(statement, noParameters)
+		return rows, statement.finalize, err
+	})
+}
+
+// enterTicket returns the statement of a ticket, and the connection for it.
+func (s *server) enterTicket(ctx context.Context, ticket string) (_ *conn, sql string, leave func(), err error) {
+	if sql, ok := strings.CutPrefix(ticket, ticketOfNobody); ok {
+		if len(sql) > maxSQL || !leavesNothing(sql) {
+			return nil, "", nil, invalid("there is no such ticket")
+		}
+		c, leave, err := s.visit(ctx)
+		return c, sql, leave, err
+	}
+	handle, ok := strings.CutPrefix(ticket, ticketOfSession)
+	if !ok {
+		return nil, "", nil, invalid("there is no such ticket")
+	}
+	object, err := session.ResolveHandle(ctx, "statement", []byte(handle))
+	if err != nil {
+		return nil, "", nil, err
+	}
+	transaction, sql, _ := strings.Cut(string(object), ":")
+	c, leave, err := s.enter(ctx)
+	if err == nil && transaction != "" && !c.isIn(transaction) {
+		leave()
+		err = errTransactionOver
+	}
+	return c, sql, leave, err
+}
+
+// stream starts a query and sends its results, and frees its statement and leaves the
+// connection at the end. That is in use until then, since the rows are read from it
+// while they are sent. A client that vanishes ends ctx, and so the stream, wherever
+// it is.
+func stream(ctx context.Context, leave func(), start func() (_ *rows, free func(), _ error)) (*arrow.Schema, <-chan flight.StreamChunk, error) {
+	end, streaming := leave, false
+	defer func() {
+		if !streaming { // an error, or a panic
+			end()
+		}
+	}()
+	rows, free, err := start()
+	if free != nil {
+		end = func() { free(); leave() }
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	chunks := make(chan flight.StreamChunk)
+	streaming = true
+	go func() {
+		defer close(chunks)
+		defer end()
+		rows.sendTo(ctx, chunks)
+	}()
+	return rows.schema, chunks, nil
+}
+
+// sendTo sends all batches, or what went wrong.
+func (r *rows) sendTo(ctx context.Context, chunks chan<- flight.StreamChunk) {
+	for {
+		var chunk flight.StreamChunk
+		chunk.Data, chunk.Err = r.nextOrPanic()
+		if errors.Is(chunk.Err, io.EOF) {
+			return
+		}
+		select {
+		case chunks <- chunk:
+		case <-ctx.Done():
+			if chunk.Data != nil {
+				chunk.Data.Release()
+			}
+			return
+		}
+		if chunk.Err != nil {
+			return
+		}
+	}
+}
+
+// nextOrPanic is next on a goroutine that no interceptor guards.
+func (r *rows) nextOrPanic() (_ arrow.RecordBatch, err error) {
+	defer recovered("a stream", &err)
+	return r.next()
+}
+
+// DoPutCommandStatementUpdate runs a statement and returns how many rows it has
+// changed.
+func (s *server) DoPutCommandStatementUpdate(ctx context.Context, u flightsql.StatementUpdate) (int64, error) {
+	c, leave, err := s.enterFor(ctx, u.GetQuery(), u.GetTransactionId())
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	return c.once(u.GetQuery())
+}
