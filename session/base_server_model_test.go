@@ -102,7 +102,9 @@ func TestTheBaseServerDoesWhatTheModelDoes(t *testing.T) {
 		&session.Option[bool]{Name: "r", NoDefault: true, ReadOnly: true})
 	base := session.BaseServer{Options: schema}
 	middleware := edge(newStore(t))
-	values := rapid.SampledFrom(slices.SortedFunc(maps.Keys(outcomes["n"]), func(a, b any) int { return slices.Compare([]byte(fmt.Sprintf("%T%v", a, a)), []byte(fmt.Sprintf("%T%v", b, b))) }))
+	values := rapid.SampledFrom(slices.SortedFunc(maps.Keys(outcomes["n"]), func(a, b any) int {
+		return slices.Compare([]byte(fmt.Sprintf("%T%v", a, a)), []byte(fmt.Sprintf("%T%v", b, b)))
+	}))
 	requests := rapid.SliceOfN(rapid.MapOfN(rapid.SampledFrom([]string{"n", "m", "s", "r", "x"}), values, 0, 5), 1, 6)
 	rapid.Check(t, func(t *rapid.T) {
 		want, token, made := options{}, "", false
