@@ -64,9 +64,10 @@ func (b BaseServer) GetSessionOptions(ctx context.Context, _ *flight.GetSessionO
 }
 
 // CloseSession ends the session. The status is CLOSED if nobody else uses it, or there
-// is none; CLOSING if other calls still do, which go on, also when its client asks
-// again; and NOT_CLOSEABLE if Closeable says so. In a store that is not of this package
-// it is not known who uses a session, and the status is CLOSED.
+// is none; CLOSING if other calls still do, or goroutines by [Acquire]: these go on, and
+// it is CLOSING until they have ended also if its client asks again; and NOT_CLOSEABLE
+// if Closeable says so. In a store that is not of this package it is not known who uses
+// a session, and the status is CLOSED.
 func (b BaseServer) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest) (*flight.CloseSessionResult, error) {
 	st, err := b.end(ctx)
 	if err != nil {
@@ -241,36 +242,48 @@ func (r *setting) run() (err error) {
 }
 
 // valid returns which wishes can be fulfilled, as far as that can be known before.
-func (r *setting) valid() (valid []*wish) {
-	for _, w := range r.schema.wishes(r.asked) {
-		if r.looksGood(w) {
+func (r *setting) valid() []wish {
+	all := r.schema.wishes(r.asked)
+	valid := all[:0]
+	for _, w := range all {
+		if v, ok := r.agree(&w); ok {
+			w.value = v
 			valid = append(valid, w)
 		}
 	}
 	return valid
 }
 
-// looksGood sets the value of a wish. All names of the option must agree.
-func (r *setting) looksGood(w *wish) bool {
-	values, errs := make([]*flight.SessionOptionValue, len(w.names)), make([]error, len(w.names))
-	refused, agree := 0, true
-	for i, name := range w.names {
-		if values[i], errs[i] = r.look(w, name); errs[i] != nil {
+// agree returns what an option would be set to, if it can be, by all names that the
+// client has used for it.
+func (r *setting) agree(w *wish) (_ *flight.SessionOptionValue, ok bool) {
+	first, err := r.look(w, w.names[0])
+	if len(w.names) == 1 {
+		if err != nil {
+			r.refuse(w.names, err)
+		}
+		return first, err == nil
+	}
+	errs, refused, agree := []error{err}, 0, true
+	for _, name := range w.names[1:] {
+		v, err := r.look(w, name)
+		errs, agree = append(errs, err), agree && proto.Equal(v, first)
+	}
+	for _, err := range errs {
+		if err != nil {
 			refused++
 		}
-		agree = agree && proto.Equal(values[i], values[0])
 	}
 	if refused == 0 && agree {
-		w.value = values[0]
-		return true
+		return first, true
 	}
-	for i, name := range w.names {
-		if refused < len(w.names) {
+	for i := range w.names {
+		if refused < len(w.names) { // a value stands against another one, or against what is none
 			errs[i] = errConflict
 		}
-		r.refuse([]string{name}, errs[i])
+		r.refuse(w.names[i:i+1], errs[i])
 	}
-	return false
+	return nil, false
 }
 
 // look returns what an option would be set to, nil: unset.

@@ -249,8 +249,7 @@ func TestOnChangeIsToldOfWhatChanges(t *testing.T) {
 	}
 }
 
-// An OnChange that refuses, panics or ends its goroutine's call leaves the old value, and
-// stops no other option.
+// An OnChange that refuses or panics leaves the old value, and stops no other option.
 func TestAnOnChangeThatRefusesLeavesTheOldValue(t *testing.T) {
 	var log logBuffer
 	store := newStore(t)

@@ -33,6 +33,13 @@
 // returns a session of the server's own type. [Begin] and [End] are for login
 // and logout handlers, [Acquire] for goroutines that outlive their call.
 //
+// # Options
+//
+// An [Option] declares a session option: its name, type, default and check. Handlers
+// read it by [Option.Get], as a Go value. [BaseServer], embedded in place of
+// [flightsql.BaseServer], lets clients set those of a [Schema], converts what they
+// send, lists them, and closes sessions, to the letter of Flight.proto.
+//
 // # What a session owns
 //
 // A [Resource] is something that is opened once per session and key, such as a
@@ -60,6 +67,8 @@
 //	                    _REPLACED, _RENAMED, _KILLED, _QUOTA, _SHUTDOWN,
 //	                    _RESTARTED, _UNKNOWN, _GARBAGE: the session is gone, see
 //	                    [TellDead]; the message begins with [LostPrefix];
+//	                    SESSION_NONE: the call has no session whose options could
+//	                    be listed, see [BaseServer];
 //	                    SESSION_HANDLE_UNKNOWN: see [ResolveHandle];
 //	                    SESSION_RESOURCE_CLOSED: see Hold of [Resource]
 //	RESOURCE_EXHAUSTED  SESSION_STORE_FULL (metadata: places, own, lacking),

@@ -6,10 +6,12 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"testing"
 
+	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc"
 
 	"github.com/c8e4ff29/layover/session"
@@ -202,6 +204,48 @@ func BenchmarkOptionGet(b *testing.B) {
 		}
 	}); err != nil {
 		b.Error(err)
+	}
+}
+
+// BenchmarkSetSessionOptions is a request that sets twenty options that nobody observes,
+// beside SetOption of the same ones.
+//
+//	go test -run '^$' -bench '^BenchmarkSetSessionOptions$' -benchmem ./session
+func BenchmarkSetSessionOptions(b *testing.B) {
+	var declared []session.Declared
+	values := make(map[string]*flight.SessionOptionValue)
+	for i := range 20 {
+		name := fmt.Sprint("option", i)
+		declared = append(declared, &session.Option[string]{Name: name})
+		values[name] = text("a value")
+	}
+	base, req := session.BaseServer{Options: session.MustSchema(declared...)}, &flight.SetSessionOptionsRequest{SessionOptions: values}
+	for what, set := range map[string]func(context.Context) error{
+		"BaseServer": func(ctx context.Context) error {
+			_, err := base.SetSessionOptions(ctx, req)
+			return err
+		},
+		"SetOption": func(ctx context.Context) error {
+			for name, v := range values {
+				if err := session.SetOption(ctx, name, v); err != nil {
+					return err
+				}
+			}
+			return nil
+		}} {
+		b.Run(what, func(b *testing.B) {
+			err := handling(b, edge(newStore(b)).Unary, "", func(ctx context.Context) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := set(ctx); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			if err != nil {
+				b.Error(err)
+			}
+		})
 	}
 }
 

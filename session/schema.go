@@ -9,9 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"math"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
@@ -143,16 +143,17 @@ func (s *Schema) declared() []Declared {
 	return s.options
 }
 
-// find returns the rank of an option by one of its names; one that is not declared
-// comes last.
-func (s *Schema) find(name string) (rank int, ok bool) {
+// rank returns where an option is in the order of declaration, by one of its names.
+func (s *Schema) rank(name string) int {
 	if s != nil {
 		if rank, ok := s.ranks[name]; ok {
-			return rank, true
+			return rank
 		}
 	}
-	return math.MaxInt, false
+	return undeclared
 }
+
+const undeclared = math.MaxInt // comes last
 
 // acceptUnknown returns why an option that is not declared is not set.
 func (s *Schema) acceptUnknown(name string, v *flight.SessionOptionValue) error {
@@ -170,28 +171,40 @@ func (s *Schema) acceptUnknown(name string, v *flight.SessionOptionValue) error 
 // wish is what a client wants of one option.
 type wish struct {
 	option   Declared // nil: it is not declared
-	rank     int
 	readOnly bool
 	names    []string                   // that the client has used for it, sorted
 	value    *flight.SessionOptionValue // nil: unset it
 }
 
 // wishes groups a request by option, in the order in which they are to be fulfilled.
-func (s *Schema) wishes(asked map[string]*flight.SessionOptionValue) []*wish {
-	all, known := make([]*wish, 0, len(asked)), make(map[int]*wish)
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
-		rank, declared := s.find(name)
-		if w := known[rank]; w != nil {
-			w.names = append(w.names, name)
-			continue
+func (s *Schema) wishes(asked map[string]*flight.SessionOptionValue) []wish {
+	type named struct {
+		rank int
+		name string
+	}
+	sorted := make([]named, 0, len(asked))
+	for name := range asked {
+		sorted = append(sorted, named{s.rank(name), name})
+	}
+	slices.SortFunc(sorted, func(a, b named) int {
+		if a.rank != b.rank {
+			return cmp.Compare(a.rank, b.rank)
 		}
-		w := &wish{rank: rank, names: []string{name}}
-		if all = append(all, w); declared {
-			w.option, w.readOnly = s.options[rank], s.infos[rank].ReadOnly
-			known[rank] = w
+		return strings.Compare(a.name, b.name)
+	})
+	all, names := make([]wish, 0, len(sorted)), make([]string, 0, len(sorted))
+	for i, n := range sorted {
+		names = append(names, n.name)
+		switch {
+		case n.rank == undeclared:
+			all = append(all, wish{names: names[i:]})
+		case i > 0 && sorted[i-1].rank == n.rank:
+			w := &all[len(all)-1]
+			w.names = names[i-len(w.names):]
+		default:
+			all = append(all, wish{option: s.options[n.rank], readOnly: s.infos[n.rank].ReadOnly, names: names[i:]})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b *wish) int { return cmp.Compare(a.rank, b.rank) })
 	return all
 }
 
