@@ -94,8 +94,8 @@ func (p *sqlProcess) start(binary string, flags []string) error {
 
 // Where the server says that it listens.
 var (
-	addrLine    = regexp.MustCompile(`msg="serving Flight SQL" address=(\S+)`)
-	numbersLine = regexp.MustCompile(`msg="serving numbers" url=(\S+)`)
+	addrLine    = regexp.MustCompile(`serving Flight SQL"? address=(\S+)`)
+	numbersLine = regexp.MustCompile(`serving numbers"? url=(\S+)`)
 )
 
 // read reads the log of the process to its end.
@@ -130,8 +130,8 @@ func (p *sqlProcess) tail() string {
 // sqlNumbers are what the server says of itself at one moment, more or less: it does
 // not stop to count.
 type sqlNumbers struct {
-	Connections int64 `json:"connections"` // of sessions, really open
-	Alone       int64 `json:"connections_alone"`
+	Connections int64 `json:"connections"`       // really open
+	Alone       int64 `json:"connections_alone"` // of these, for calls without a session
 	Open        int64 `json:"resources_open"`
 	Places      int64 `json:"resources_places"` // open, being opened, and closing
 	Hung        int64 `json:"resources_hung"`

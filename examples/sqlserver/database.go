@@ -26,6 +26,7 @@ type database struct {
 
 	open   atomic.Int64
 	opened atomic.Int64 // since the start
+	alone  atomic.Int64 // of those that are open, for calls without a session
 }
 
 // openDatabase opens a database file, makes it if need be, and has it write ahead,

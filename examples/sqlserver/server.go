@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -35,7 +36,7 @@ func newServer(d *database, connectionIdle, transactionTimeout time.Duration) *s
 		Name:        "connection",
 		Open:        s.connect,
 		Close:       (*conn).Close,
-		IdleTimeout: connectionIdle,
+		IdleTimeout: cmp.Or(connectionIdle, -1),
 	}
 	s.describe()
 	return s
@@ -103,20 +104,26 @@ func (s *server) visit(ctx context.Context) (_ *conn, leave func(), _ error) {
 	if s.database.open.Load() >= s.database.max {
 		return nil, nil, errTooManyConnections
 	}
+	s.database.alone.Add(1)
 	c, err := s.connect(ctx, "")
 	if err != nil {
+		s.database.alone.Add(-1)
 		return nil, nil, err
+	}
+	end := func() {
+		if err := c.Close(); err != nil {
+			slog.Warn("a connection did not close well", "error", err)
+		}
+		s.database.alone.Add(-1)
 	}
 	done, err := c.enter(ctx)
 	if err != nil {
-		_ = c.Close()
+		end()
 		return nil, nil, err
 	}
 	return c, func() {
 		done()
-		if err := c.Close(); err != nil {
-			slog.Warn("a connection did not close well", "error", err)
-		}
+		end()
 	}, nil
 }
 
