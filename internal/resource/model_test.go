@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,8 +71,10 @@ type model struct {
 	owners [owners]*modelOwner
 	things []*modelThing // open, as they were opened
 	ids    int
-	really []int // that are open
-	closed []int // in this order
+
+	mu     sync.Mutex // of what Close notes; between steps nobody runs
+	really []int      // that are open
+	closed []int      // in this order
 }
 
 // mismatch is what a model panics with.
@@ -109,11 +112,9 @@ func TestThePoolDoesWhatTheModelDoes(t *testing.T) {
 func newModel(most int) *model {
 	m := &model{pool: resource.NewPool(most), max: most}
 	m.kind = &resource.Kind{Name: "thing", Idle: modelIdle, CloseWithin: time.Hour, Close: func(v any) error {
-		i := slices.Index(m.really, v.(int)) // one at a time: the test waits after each step
-		if i < 0 {
-			panic("closed twice")
-		}
-		m.really = slices.Delete(m.really, i, i+1)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.really = slices.DeleteFunc(m.really, func(id int) bool { return id == v.(int) })
 		m.closed = append(m.closed, v.(int))
 		return nil
 	}}
@@ -300,12 +301,12 @@ func (m *model) endOwner(i int) {
 	}
 	slices.Reverse(want)
 	synctest.Wait()
-	m.closed = nil
+	before := len(m.closed)
 	if err := o.set.Close(); err != nil {
 		m.failf("Close: %v", err)
 	}
-	if !slices.Equal(m.closed, want) {
-		m.failf("closed were %v, want %v", m.closed, want)
+	if got := m.closed[before:]; !slices.Equal(got, want) {
+		m.failf("closed were %v, want %v", got, want)
 	}
 	m.renew(i)
 }
@@ -323,6 +324,9 @@ func (m *model) check() {
 		case time.Now().Before(t.held):
 			held++
 		}
+	}
+	if slices.Sort(m.closed); len(slices.Compact(slices.Clone(m.closed))) != len(m.closed) {
+		m.failf("closed twice: %v", m.closed)
 	}
 	got := slices.Clone(m.really)
 	slices.Sort(got)
