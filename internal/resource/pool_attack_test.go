@@ -1,0 +1,373 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package resource_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/c8e4ff29/layover/internal/resource"
+)
+
+// Two opens that ask for each other's thing, in two calls, wait for ever.
+func TestAttackOpensThatAskForEachOtherDeadlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		s := w.pool.NewSet(nil, "a")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 2)
+		open := func(other string) func(context.Context) (any, error) {
+			return func(ctx context.Context) (any, error) {
+				<-time.After(time.Second)
+				l, err := s.Acquire(ctx, w.kind, other, w.opens(other))
+				if err == nil {
+					l.Release()
+				}
+				return "x", err
+			}
+		}
+		for _, n := range [][2]string{{"a", "b"}, {"b", "a"}} {
+			go func() { _, err := s.Acquire(ctx, w.kind, n[0], open(n[1])); done <- err }()
+		}
+		<-time.After(24 * time.Hour)
+		if len(done) == 0 {
+			t.Error("after a day they wait for each other")
+		}
+		cancel()
+		<-done
+		<-done
+		w.done(s)
+	})
+}
+
+// Acquire by its own Open is refused, but Opened waits for itself.
+func TestAttackOpenedByItsOwnOpenDeadlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		s := w.pool.NewSet(nil, "a")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Acquire(ctx, w.kind, "x", func(ctx context.Context) (any, error) {
+				l, err := s.Opened(ctx, w.kind, "x")
+				if l != nil {
+					l.Release()
+				}
+				return nil, errors.Join(err, errors.New("x"))
+			})
+			done <- err
+		}()
+		<-time.After(24 * time.Hour)
+		if len(done) == 0 {
+			t.Error("after a day it waits for itself")
+		}
+		cancel()
+		<-done
+		w.done(s)
+	})
+}
+
+// The context of an Open that has returned is still taken for one of an Open.
+func TestAttackTheContextOfAnOpenIsRecursiveForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10)
+		s := w.pool.NewSet(nil, "a")
+		var kept context.Context
+		l, err := s.Acquire(t.Context(), w.kind, "x", func(ctx context.Context) (any, error) {
+			kept = context.WithoutCancel(ctx)
+			return w.opens("x")(ctx)
+		})
+		wantErr(t, err, nil)
+		l2, err := s.Acquire(kept, w.kind, "x", w.opens("x"))
+		wantErr(t, err, nil)
+		if l2 != nil {
+			l2.Release()
+		}
+		l.Release()
+		w.done(s)
+	})
+}
+
+// While one closes, a newcomer is refused, although none is in use: after a discard,
+// after the idle timeout.
+func TestAttackAPlaceThatIsJustBecomingFreeIsARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		s := w.pool.NewSet(nil, "a")
+		w.closing = func(string) error { <-time.After(time.Second); return nil }
+		w.use(s, "x")
+		s.Discard(w.kind, "x")
+		l, err := s.Acquire(t.Context(), w.kind, "x", w.opens("x"))
+		wantErr(t, err, nil)
+		if l != nil {
+			l.Release()
+		}
+		<-time.After(time.Minute + 500*time.Millisecond) // x is idle and closing
+		l, err = s.Acquire(t.Context(), w.kind, "y", w.opens("y"))
+		wantErr(t, err, nil)
+		if l != nil {
+			l.Release()
+		}
+		w.done(s)
+	})
+}
+
+// An owner has ended, and an Open goes on: Wait knows nothing of it.
+func TestAttackWaitDoesNotWaitForWhatIsBeingOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		s := w.pool.NewSet(nil, "a")
+		release, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			_, err := s.Acquire(t.Context(), w.kind, "x", func(ctx context.Context) (any, error) { <-release; return w.opens("x")(ctx) })
+			wantErr(t, err, resource.ErrEnded)
+		}()
+		synctest.Wait()
+		wantErr(t, s.Close(), resource.ErrHangs)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if left := w.pool.Wait(ctx); left == 0 {
+			t.Errorf("nothing is left to wait for, but %+v", w.pool.Stats())
+		}
+		close(release)
+		<-done
+		w.done()
+	})
+}
+
+// Many opens that hang hold up the end of their owner one after the other.
+func TestAttackTheEndWaitsForEachHangingOpenAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 100)
+		s := w.pool.NewSet(nil, "a")
+		release := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() {
+				_, err := s.Acquire(t.Context(), w.kind, fmt.Sprint(i), func(ctx context.Context) (any, error) { <-release; return nil, errors.New("no") })
+				wantErr(t, err, resource.ErrEnded)
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		wantErr(t, s.Close(), resource.ErrHangs)
+		if d := time.Since(began); d > w.kind.CloseWithin {
+			t.Errorf("it took %s", d)
+		}
+		close(release)
+		wg.Wait()
+		w.done()
+	})
+}
+
+// Ending.Used "of one in use, when it was closed".
+func TestAttackOneInUseIsReportedAsIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		s := w.pool.NewSet(nil, "a")
+		l := w.get(s, "x")
+		<-time.After(time.Hour)
+		wantErr(t, s.Close(), nil)
+		if idle := time.Since(w.endings[0].Used); idle != 0 {
+			t.Errorf("it was in use, and is said to have been idle for %s", idle)
+		}
+		l.Release()
+		w.done()
+	})
+}
+
+// An Open that ends its goroutine is "an error", for everybody who waits.
+func TestAttackGoexitInOpenIsNoErrorForAnybody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		s := w.pool.NewSet(nil, "a")
+		var got atomic.Int32
+		var tries atomic.Int32
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				_, err := s.Acquire(t.Context(), w.kind, "x", func(context.Context) (any, error) {
+					tries.Add(1)
+					<-time.After(time.Second)
+					runtime.Goexit()
+					return nil, nil
+				})
+				if err != nil {
+					got.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if got.Load() != 5 {
+			t.Errorf("%d of 5 got an error, after %d tries", got.Load(), tries.Load())
+		}
+		w.done(s)
+	})
+}
+
+// Everything at once.
+func TestAttackRandom(t *testing.T) {
+	for seed := range uint64(40) {
+		for _, lowers := range []bool{false, true} {
+			t.Run(fmt.Sprint(seed, lowers), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { random(t, seed, lowers) })
+			})
+		}
+	}
+}
+
+type item struct {
+	closed atomic.Int32
+	uses   atomic.Int32
+	ended  *atomic.Bool
+}
+
+func random(t *testing.T, seed uint64, lowers bool) {
+	const max = 4
+	pool := resource.NewPool(max)
+	var real atomic.Int32
+	var opened, closedN, told atomic.Int32
+	mk := func(idle time.Duration) *resource.Kind {
+		return &resource.Kind{Name: "k", Idle: idle, CloseWithin: time.Minute, Close: func(v any) error {
+			x := v.(*item)
+			if x.closed.Add(1) != 1 {
+				t.Error("closed twice")
+			}
+			if x.uses.Load() > 0 && !x.ended.Load() {
+				t.Error("closed in use")
+			}
+			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+			real.Add(-1)
+			closedN.Add(1)
+			switch rand.IntN(10) {
+			case 0:
+				panic("p")
+			case 1:
+				runtime.Goexit()
+			case 2:
+				return errors.New("x")
+			}
+			return nil
+		}, Closed: func(resource.Ending) { told.Add(1) }}
+	}
+	kinds := []*resource.Kind{mk(50 * time.Millisecond), mk(-1), mk(time.Second)}
+	type owner struct {
+		*resource.Set
+		ended atomic.Bool
+	}
+	var mu sync.Mutex
+	var sets []*owner
+	add := func(i int) *owner { return &owner{Set: pool.NewSet(i, fmt.Sprint("s", i%2))} }
+	for i := range 4 {
+		sets = append(sets, add(i))
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		r := rand.New(rand.NewPCG(seed, uint64(g)))
+		wg.Go(func() {
+			for range 200 {
+				mu.Lock()
+				i := r.IntN(len(sets))
+				s := sets[i]
+				mu.Unlock()
+				k, name := kinds[r.IntN(3)], fmt.Sprint(r.IntN(3))
+				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.IntN(100))*time.Millisecond)
+				switch r.IntN(12) {
+				case 0:
+					s.Discard(k, name)
+				case 1:
+					s.Hold(k, name, time.Duration(r.IntN(300)-50)*time.Millisecond)
+				case 2:
+					if lowers {
+						pool.SetMax(1 + r.IntN(6))
+					}
+				case 3:
+					if r.IntN(4) == 0 {
+						mu.Lock()
+						sets[i] = add(i)
+						mu.Unlock()
+						s.ended.Store(true)
+						_ = s.Close()
+					}
+				case 4:
+					if l, _ := s.Opened(ctx, k, name); l != nil {
+						x := l.Value().(*item)
+						x.uses.Add(1)
+						time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond)
+						x.uses.Add(-1)
+						l.Release()
+					}
+				case 5:
+					s.Confirm()
+					st := pool.Stats()
+					if st.Places < 0 || st.Closing < 0 || st.Hung < 0 || st.Open < st.Busy+st.Held {
+						t.Errorf("%+v", st)
+					}
+				default:
+					d, what := time.Duration(r.IntN(40))*time.Millisecond, r.IntN(12)
+					l, err := s.Acquire(ctx, k, name, func(ctx context.Context) (any, error) {
+						if n := real.Add(1); n > max && !lowers {
+							t.Errorf("%d are open", n)
+						}
+						ok := false
+						defer func() {
+							if !ok {
+								real.Add(-1)
+							}
+						}()
+						select {
+						case <-time.After(d):
+						case <-ctx.Done():
+							return nil, ctx.Err()
+						}
+						switch what {
+						case 0:
+							panic("p")
+						case 1:
+							return nil, errors.New("x")
+						}
+						ok = true
+						opened.Add(1)
+						return &item{ended: &s.ended}, nil
+					})
+					if err == nil {
+						x := l.Value().(*item)
+						x.uses.Add(1)
+						time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond)
+						if x.closed.Load() > 0 && !s.ended.Load() {
+							t.Error("closed under its user")
+						}
+						x.uses.Add(-1)
+						l.Release()
+						l.Release()
+					}
+				}
+				cancel()
+				time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	for _, s := range sets {
+		s.ended.Store(true)
+		_ = s.Close()
+	}
+	if left := pool.Wait(context.Background()); left != 0 {
+		t.Error(left)
+	}
+	st := pool.Stats()
+	if st.Places+st.Open+st.Busy+st.Held+st.Closing+st.Hung != 0 || real.Load() != 0 || opened.Load() != closedN.Load() || st.Opened != uint64(opened.Load()) || told.Load() != opened.Load() ||
+		st.EndedIdle+st.Evicted+st.EndedOwner+st.Discarded != st.Opened {
+		t.Errorf("%+v, real %d, opened %d, closed %d, told %d", st, real.Load(), opened.Load(), closedN.Load(), told.Load())
+	}
+}
