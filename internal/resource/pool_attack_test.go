@@ -371,3 +371,50 @@ func random(t *testing.T, seed uint64, lowers bool) {
 		t.Errorf("%+v, real %d, opened %d, closed %d, told %d", st, real.Load(), opened.Load(), closedN.Load(), told.Load())
 	}
 }
+
+// What is open keeps the context of the call that opened it, with all that is in it,
+// and what was open keeps what it was opened for.
+func TestAttackOpenThingsKeepTheContextOfTheirOpener(t *testing.T) {
+	w := newWorld(t, 3)
+	s := w.pool.NewSet(nil, "a")
+	type big struct{ _ [1 << 16]byte }
+	type ctxKey struct{}
+	gone, outerGone := make(chan struct{}), make(chan struct{})
+	kind := &resource.Kind{Name: "k", CloseWithin: time.Second, Close: func(any) error { return nil }}
+	func() {
+		call := new(big)
+		runtime.AddCleanup(call, func(int) { close(gone) }, 0)
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), ctxKey{}, call))
+		defer cancel()
+		l, err := s.Acquire(ctx, kind, "outer", func(ctx context.Context) (any, error) {
+			l, err := s.Acquire(ctx, kind, "inner", w.opens("inner"))
+			l.Release()
+			value := new(big)
+			runtime.AddCleanup(value, func(int) { close(outerGone) }, 0)
+			return value, err
+		})
+		wantErr(t, err, nil)
+		l.Release()
+		s.Discard(kind, "outer")
+	}()
+	time.Sleep(10 * time.Millisecond)
+	for name, c := range map[string]chan struct{}{"the context of the call": gone, "the closed outer thing": outerGone} {
+		ok := false
+		for range 20 {
+			runtime.GC()
+			select {
+			case <-c:
+				ok = true
+			case <-time.After(5 * time.Millisecond):
+			}
+			if ok {
+				break
+			}
+		}
+		if !ok {
+			t.Errorf("%s is kept", name)
+		}
+	}
+	runtime.KeepAlive(s)
+	_ = s.Close()
+}
