@@ -19,7 +19,6 @@ import (
 	"github.com/c8e4ff29/layover/session"
 )
 
-
 // A handle is "good as long as the session", but where IDs are made from principals
 // it is good for the next session of that principal, too.
 func TestAttackAStaleHandleOpensTheNextSessionOfItsPrincipal(t *testing.T) {

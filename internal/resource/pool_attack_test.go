@@ -418,3 +418,70 @@ func TestAttackOpenThingsKeepTheContextOfTheirOpener(t *testing.T) {
 	runtime.KeepAlive(s)
 	_ = s.Close()
 }
+
+// To lower the maximum by many takes time that grows with the square, under the mutex.
+func TestAttackManyLeaveOneByOne(t *testing.T) {
+	const n = 10_000
+	pool := resource.NewPool(n)
+	s := pool.NewSet(nil, "a")
+	kind := &resource.Kind{Name: "k", CloseWithin: time.Minute, Close: func(any) error { return nil }}
+	for i := range n {
+		l, err := s.Acquire(t.Context(), kind, fmt.Sprint(i), func(context.Context) (any, error) { return i, nil })
+		wantErr(t, err, nil)
+		l.Release()
+	}
+	began := time.Now()
+	pool.SetMax(1)
+	if d := time.Since(began); d > 100*time.Millisecond {
+		t.Errorf("nobody gets or releases anything for %s", d)
+	}
+	_ = s.Close()
+	pool.Wait(context.Background())
+}
+
+// Never early, and not late.
+func TestAttackIdleIsExact(t *testing.T) {
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			pool := resource.NewPool(100)
+			s := pool.NewSet(nil, "a")
+			var mu sync.Mutex
+			var held time.Time
+			const idle = time.Second
+			kind := &resource.Kind{Name: "k", Idle: idle, CloseWithin: time.Minute, Close: func(any) error { return nil }}
+			kind.Closed = func(e resource.Ending) {
+				mu.Lock()
+				defer mu.Unlock()
+				want := e.Used.Add(idle)
+				if held.After(want) {
+					want = held
+				}
+				if e.Reason == resource.Idle && !time.Now().Equal(want) {
+					t.Errorf("at %s, want %s, used %s", time.Now(), want, e.Used)
+				}
+				held = time.Time{}
+			}
+			for range 500 {
+				switch r.IntN(4) {
+				case 0:
+					d := time.Duration(r.IntN(5000)-1500) * time.Millisecond
+					mu.Lock()
+					if s.Hold(kind, "x", d) {
+						if held = (time.Time{}); d > 0 {
+							held = time.Now().Add(d)
+						}
+					}
+					mu.Unlock()
+				default:
+					l, err := s.Acquire(t.Context(), kind, "x", func(context.Context) (any, error) { return 1, nil })
+					wantErr(t, err, nil)
+					time.Sleep(time.Duration(r.IntN(3)) * 500 * time.Millisecond)
+					l.Release()
+				}
+				time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
+			}
+			_ = s.Close()
+		})
+	}
+}
