@@ -468,7 +468,7 @@ func TestAttackIdleIsExact(t *testing.T) {
 					d := time.Duration(r.IntN(5000)-1500) * time.Millisecond
 					mu.Lock()
 					if s.Hold(kind, "x", d) {
-						if held = (time.Time{}); d > 0 {
+						if held = time.Now(); d > 0 { // at once, if it has been idle for long enough by then
 							held = time.Now().Add(d)
 						}
 					}
