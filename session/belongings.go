@@ -25,40 +25,66 @@ type belongings struct {
 var errNoBelongings = &callError{code: codes.Internal, text: noSession, reason: "SESSION_FAILED", sentinel: errors.ErrUnsupported,
 	cause: errors.New("session: resources, handles and contexts need NewServerMiddleware with a manager and a store of this package, and its own type of sessions")}
 
-// belonging returns the session of a call and what belongs to it. If the call has no
-// session, one is made. The error is fit for the client.
-func belonging(ctx context.Context) (*handle, *statefulServerSession, *belongings, error) {
-	h := handleFrom(ctx)
+// owned is what a call needs of its session to use what belongs to it.
+type owned struct {
+	h *handle
+	l *held
+	*belongings
+}
+
+// belonging returns what belongs to the session of a call, with that. If the call has
+// none, one is made. The error is fit for the client.
+func belonging(ctx context.Context) (o owned, err error) {
+	h, err := usable(ctx)
+	if err != nil {
+		return o, err
+	}
 	switch {
-	case h == nil && callFrom(ctx) == nil:
-		return nil, nil, nil, ErrNoSession
-	case h == nil || h.m.store == nil:
-		return nil, nil, nil, errNoBelongings
+	case h.isOver():
+		return o, h.m.refusal(h.base, ErrCallEnded)
+	case h.greets(ctx):
+		return o, ErrNoSession
 	}
 	if err := h.seen(ctx, nil); err != nil {
-		return nil, nil, nil, err
+		return o, err
 	}
-	if h.isOver() {
-		return nil, nil, nil, h.m.refusal(h.base, ErrCallEnded)
+	if _, err = h.ensure(true); err != nil {
+		return o, h.overOr(err)
 	}
-	s, err := h.ensure(true)
-	if err != nil {
-		return nil, nil, nil, h.overOr(err)
-	}
-	own, ok := s.(*statefulServerSession)
+	l := h.live.Load()
+	own, ok := l.session.(*statefulServerSession)
 	switch {
 	case !ok:
-		return nil, nil, nil, errNoBelongings
+		return o, errNoBelongings
 	case h.closed.Load(): // by this call; others go on until they have ended
-		return nil, nil, nil, errOver
+		return o, errOver
 	}
 	b := own.belongings.Load()
 	if b == nil {
-		if b, err = own.acquireBelongings(h); err != nil {
-			return nil, nil, nil, err
-		}
+		b, err = own.acquireBelongings(h, l)
+	} else if own.isSealed() { // it was killed
+		err = errOver
 	}
-	return h, own, b, nil
+	return owned{h, l, b}, err
+}
+
+// usable returns the handle of a call, if its session can have anything.
+func usable(ctx context.Context) (*handle, error) {
+	h := handleFrom(ctx)
+	switch {
+	case h == nil && callFrom(ctx) == nil:
+		return nil, ErrNoSession
+	case h == nil || h.m.store == nil:
+		return nil, errNoBelongings
+	}
+	return h, nil
+}
+
+// greets reports whether the call is a handshake that has begun no session, and makes
+// none by itself.
+func (h *handle) greets(ctx context.Context) bool {
+	_, err := fromContext(ctx)
+	return err != nil && h.live.Load() == nil
 }
 
 // isOver reports whether the call has ended.
@@ -78,23 +104,30 @@ func (h *handle) overOr(err error) error {
 
 // existing is belonging for those who make nothing: ok is false if the call's session
 // has nothing, or there is none.
-func existing(ctx context.Context) (h *handle, b *belongings, ok bool, _ error) {
-	if h = handleFrom(ctx); h == nil {
-		return nil, nil, false, nil
+func existing(ctx context.Context) (o owned, ok bool, _ error) {
+	h, err := usable(ctx)
+	if err != nil {
+		return o, false, err
 	}
 	if err := h.seen(ctx, nil); err != nil {
-		return nil, nil, false, err
+		return o, false, err
 	}
-	if own, isOwn := unwrap(h).(*statefulServerSession); isOwn {
-		b = own.belongings.Load()
+	l := h.live.Load()
+	if l == nil || h.closed.Load() {
+		return o, false, nil
 	}
-	return h, b, b != nil, nil
+	own, ok := l.session.(*statefulServerSession)
+	if !ok {
+		return o, false, errNoBelongings
+	}
+	b := own.belongings.Load()
+	return owned{h, l, b}, b != nil, nil
 }
 
 // acquireBelongings makes them for a session that a call has. From then on it holds
 // something.
-func (s *statefulServerSession) acquireBelongings(h *handle) (*belongings, error) {
-	lease, home := h.leaseOn(s), s.home.Load()
+func (s *statefulServerSession) acquireBelongings(h *handle, l *held) (*belongings, error) {
+	lease, home := l.leased(), s.home.Load()
 	if home == nil {
 		return nil, errOver
 	}
@@ -124,6 +157,13 @@ func (s *statefulServerSession) adopt(fresh *belongings) (b *belongings, mine bo
 	s.belongings.Store(fresh)
 	s.held = true
 	return fresh, true
+}
+
+// isSealed reports whether the session is torn down.
+func (s *statefulServerSession) isSealed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.sealed
 }
 
 // release closes what belongs to a session that has ended.

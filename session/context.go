@@ -20,12 +20,12 @@ import (
 // Errors: [ErrNoSession] if the call has none; that the principal is not the
 // session's; and one that wraps [errors.ErrUnsupported] where [Resource] has it.
 func Context(ctx context.Context) (context.Context, error) {
-	h := handleFrom(ctx)
-	switch {
-	case h == nil && callFrom(ctx) == nil:
-		return nil, ErrNoSession
-	case h == nil || h.m.store == nil:
-		return nil, errNoBelongings
+	h, err := usable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if h.isOver() {
+		return nil, h.m.refusal(h.base, ErrCallEnded)
 	}
 	if err := h.seen(ctx, nil); err != nil {
 		return nil, err
@@ -86,8 +86,8 @@ func (h *handle) killed(err error) error {
 	if err == nil || r == nil || r.cancel == nil {
 		return err
 	}
-	ended := (*layover.EndedError)(nil)
-	if !errors.As(context.Cause(r.ctx), &ended) {
+	l, ended := h.live.Load(), (*layover.EndedError)(nil)
+	if l == nil || !errors.As(context.Cause(l.leased().Context()), &ended) { // which may not have been passed on yet
 		return err
 	}
 	code := h.m.config.deadCode

@@ -34,11 +34,11 @@ import (
 // The errors are fit for the client: those of [Ensure], and that the session has
 // ended. It needs what [Resource] needs.
 func NewHandle(ctx context.Context, kind string, object []byte) ([]byte, error) {
-	_, own, b, err := belonging(ctx)
+	o, err := belonging(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return b.seals.seal(kind, own.Token(), object), nil
+	return o.seals.seal(kind, o.l.session.Token(), object), nil
 }
 
 // ResolveHandle returns the object of a handle that a client presents, and gives the
@@ -53,12 +53,12 @@ func NewHandle(ctx context.Context, kind string, object []byte) ([]byte, error) 
 // see [LostPrefix], every time. Two handles of different sessions in one call are
 // INVALID_ARGUMENT with the reason SESSION_AMBIGUOUS.
 func ResolveHandle(ctx context.Context, kind string, handle []byte) (object []byte, _ error) {
-	h := handleFrom(ctx)
-	switch {
-	case h == nil && callFrom(ctx) == nil:
-		return nil, ErrNoSession
-	case h == nil || h.m.store == nil:
-		return nil, errNoBelongings
+	h, err := usable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if h.isOver() {
+		return nil, h.m.refusal(h.base, ErrCallEnded)
 	}
 	if err := h.seen(ctx, nil); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (h *handle) adopt(ctx context.Context, kind string, ref handleRef, token st
 		if h.has(own) {
 			return h.stay(own)
 		}
-		mine, wait, err := h.begin(true)
+		mine, wait, err := h.exchange()
 		if err != nil {
 			return h.overOr(err)
 		}
@@ -103,6 +103,16 @@ func (h *handle) adopt(ctx context.Context, kind string, ref handleRef, token st
 func (h *handle) has(own *statefulServerSession) bool {
 	l := h.live.Load()
 	return own != nil && l != nil && l.session == ServerSession(own) && !h.closed.Load() && !own.Closed()
+}
+
+// exchange is claim for another session than the call has, unless it has closed that.
+func (h *handle) exchange() (mine, wait chan struct{}, _ error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed.Load() {
+		return nil, nil, errClosed
+	}
+	return h.claim()
 }
 
 // stay is for a handle of the session that the call has.
@@ -127,11 +137,17 @@ func (h *handle) take(ctx context.Context, mine chan struct{}, kind string, own 
 	l.expire(who.Expires)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ended {
-		return errors.Join(h.m.refusal(h.base, ErrCallEnded), l.release())
+	switch {
+	case h.ended:
+		err = h.m.refusal(h.base, ErrCallEnded)
+	case h.closed.Load():
+		err = errOver
+	default:
+		err = h.agree(l.session)
 	}
-	if err := h.agree(l.session); err != nil {
-		return errors.Join(err, l.release())
+	if err != nil {
+		_ = l.release() // of a session of this package's
+		return err
 	}
 	if old := h.live.Load(); old != nil {
 		r := h.more()
@@ -140,6 +156,15 @@ func (h *handle) take(ctx context.Context, mine chan struct{}, kind string, own 
 	h.live.Store(l)
 	h.watch(l)
 	return nil
+}
+
+// byHandle reports whether the call has its session by a handle alone, and its client
+// could have a cookie of it.
+func (h *handle) byHandle(l *held) bool {
+	h.mu.Lock()
+	adopted := h.more().adopted
+	h.mu.Unlock()
+	return adopted == l.session && adopted != nil && h.m.cookie != "" && !isDerived(h.m.tokenOf(l))
 }
 
 // agree notes which session the handles of the call are of. The caller holds the
@@ -158,24 +183,43 @@ func (h *handle) leaseOwn(ctx context.Context, own *statefulServerSession, token
 	if who, err = h.caller(); err != nil {
 		return nil, who, err
 	}
+	if own == nil {
+		return nil, who, h.whyEnded(token, who)
+	}
 	l = new(held)
 	for range maxRenewals {
-		if own != nil {
-			token = own.Token()
-		}
+		token = own.Token()
 		by := owner{name: who.Name}
-		if err = h.m.acquire(ctx, token, &by, l); err == nil {
-			return l, who, nil
-		}
-		if by.found {
+		err = h.m.acquire(ctx, token, &by, l)
+		switch {
+		case by.found:
 			h.m.alarm(ctx, SecurityEvent{Kind: ForeignToken, Session: h.m.fingerprint(token), Owner: by.other, Caller: by.name})
 			return nil, who, errForeignHandle
-		}
-		if own == nil || own.Token() == token {
-			break
+		case err == nil && l.session == ServerSession(own):
+			return l, who, nil
+		case err == nil: // the next one of its principal
+			_ = l.release()
+			return nil, who, layover.ErrNotFound
+		case own.Token() == token:
+			return nil, who, err
 		}
 	}
 	return nil, who, err
+}
+
+// whyEnded returns the error that says why a session has ended, as far as it is known
+// and the caller's business. One that has its token by now is another one.
+func (h *handle) whyEnded(token string, who Principal) error {
+	if h.m.store.peek(token) != nil {
+		return layover.ErrNotFound
+	}
+	by := owner{name: who.Name}
+	l, err := h.m.store.store.AcquireFrom(token, by.owns)
+	if err == nil { // it has just come
+		l.Release()
+		return layover.ErrNotFound
+	}
+	return err
 }
 
 // errForeignHandle says that a handle names somebody else's session.
@@ -190,11 +234,12 @@ func (h *handle) refuseHandle(ctx context.Context, kind string, who Principal, t
 	if !errors.Is(err, layover.ErrNotFound) {
 		return h.m.refusal(h.base, err)
 	}
-	d := h.m.deadCookie(token, who.Name, err)
-	if d.why == whyGarbage || d.why == whyRestarted {
+	n := (*layover.NotFoundError)(nil)
+	if !errors.As(err, &n) || n.Reason == 0 || h.m.isElses(token, who.Name) {
 		return unknownHandle(kind)
 	}
-	if d.why == layover.ReasonRenamed.String() { // of the token that it had when the handle was made
+	d := deadToken{mark: h.m.fingerprint(token), why: n.Reason.String()}
+	if n.Reason == layover.ReasonRenamed { // the token was, since the handle was made; how the session ended is not known by it
 		d.why = whyUnknown
 	}
 	return h.m.lost(ctx, d, codes.NotFound)

@@ -91,7 +91,7 @@ func (h *handle) renew(who []Principal) (err error) {
 		return nil
 	case h.m.own == nil:
 		return errUnsupported("it is a %T's", h.m.manager)
-	case !l.cookie && !names(who), h.isBrief() && l.fresh:
+	case !l.cookie && !h.byHandle(l) && !names(who), h.isBrief() && l.fresh:
 		return nil
 	}
 	r, err := h.renewal(l, who)
@@ -194,7 +194,7 @@ func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if by.id != "" || !l.cookie {
+	if by.id != "" || !l.cookie && !h.byHandle(l) {
 		return nil, errUnsupported("sessions of principals do not go by cookie here: use Begin")
 	}
 	r.owner, r.moved = who[0].Name, true
@@ -367,6 +367,9 @@ func (r *renewal) hand(own *statefulServerSession) {
 	}
 	own.bound, own.owner = true, r.owner
 	own.expires.Store(endOf(r.ends))
+	if b := own.belongings.Load(); b != nil {
+		b.things.SetSource(r.origin.Source)
+	}
 }
 
 // setToken has a session know its new token.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,9 +51,11 @@ type Resource[T any] struct {
 	// Name is what errors and log lines call it, such as "connection".
 	Name string
 
-	// Open opens it, for a key of the server's choice. ctx is that of the call which
-	// asks; it ends when Open has returned, or the session is killed. Of several calls
-	// that ask at the same time one runs Open, and the others wait. An error is not
+	// Open opens it, for a key of the server's choice, on a goroutine of its own. ctx is
+	// that of the call which asks; it ends when Open has returned, or the session is
+	// killed. Of several calls that ask at the same time one has Open run, and the others
+	// wait. Resources that Open asks for are in use as long as this one is there. An
+	// error is not
 	// remembered: the next call tries again. The client gets it if it carries a gRPC
 	// status; else UNAVAILABLE, while the error itself is logged, and wrapped by what
 	// Get returns.
@@ -88,7 +91,8 @@ const (
 )
 
 // ErrResourceLimit says that no resource can be opened since the store has as many as
-// it may have, see [ExpiringSessionStore.SetMaxResources], and all are in use.
+// it may have, see [ExpiringSessionStore.SetMaxResources], and all are in use, or of
+// sources that have fewer than the call's.
 var ErrResourceLimit = errors.New("session: too many resources are open")
 
 // ResourceEnd tells of a resource that was closed.
@@ -119,22 +123,22 @@ const (
 // The errors are fit for the client: those of [Ensure]; that of Open, see there; that
 // the session has ended; [ErrResourceLimit]; and the context's.
 func (r *Resource[T]) Get(ctx context.Context, key string) (value T, _ error) {
-	h, _, b, err := belonging(ctx)
+	o, err := belonging(ctx)
 	if err != nil {
 		return value, err
 	}
 	if err = r.prepare(); err != nil {
-		return value, h.m.refusal(h.base, err)
+		return value, o.h.m.refusal(o.h.base, err)
 	}
-	if l := h.uses(b.things, &r.kind, key); l != nil {
+	if l := o.using(&r.kind, key); l != nil {
 		return valueOf[T](l), nil
 	}
-	l, err := r.open(ctx, h, b, key)
+	l, err := r.open(ctx, o, key)
 	if err == nil {
-		err = h.use(l)
+		err = o.h.use(l)
 	}
 	if err != nil {
-		return value, h.refuseResource(ctx, r.Name, err)
+		return value, o.h.refuseResource(ctx, r.Name, err)
 	}
 	return valueOf[T](l), nil
 }
@@ -142,19 +146,22 @@ func (r *Resource[T]) Get(ctx context.Context, key string) (value T, _ error) {
 // Opened is Get if the resource is open; else it reports false, and opens none. One
 // that is just being opened is waited for.
 func (r *Resource[T]) Opened(ctx context.Context, key string) (value T, open bool, _ error) {
-	h, b, ok, err := existing(ctx)
+	o, ok, err := existing(ctx)
 	if err != nil || !ok {
 		return value, false, err
 	}
-	if l := h.uses(b.things, &r.kind, key); l != nil {
+	if l := o.using(&r.kind, key); l != nil {
 		return valueOf[T](l), true, nil
 	}
-	l, err := b.things.Opened(ctx, &r.kind, key)
-	if l == nil {
-		return value, false, err
+	l, err := o.things.Opened(ctx, &r.kind, key)
+	if err == nil && l != nil {
+		err = o.h.use(l)
 	}
-	if err = h.use(l); err != nil {
-		return value, false, h.m.refusal(h.base, err)
+	if err != nil {
+		return value, false, o.h.refuseResource(ctx, r.Name, err)
+	}
+	if l == nil {
+		return value, false, nil
 	}
 	return valueOf[T](l), true, nil
 }
@@ -163,24 +170,21 @@ func (r *Resource[T]) Opened(ctx context.Context, key string) (value T, open boo
 // those which produce the batches of a stream. They must release the lease; as long as
 // they have it, neither the resource nor its session idles out, see [Acquire].
 func (r *Resource[T]) Acquire(ctx context.Context, key string) (*ResourceLease[T], error) {
-	h, _, b, err := belonging(ctx)
+	o, err := belonging(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err = r.prepare(); err != nil {
-		return nil, h.m.refusal(h.base, err)
+		return nil, o.h.m.refusal(o.h.base, err)
 	}
-	session, err := Acquire(ctx)
+	session, err := o.h.m.again(ctx, o.l) // of that very session: Begin may replace it at any moment
 	if err != nil {
-		if errors.Is(err, ErrNoSession) {
-			return nil, errOver
-		}
-		return nil, err
+		return nil, o.h.overOr(err)
 	}
-	l, err := r.open(ctx, h, b, key)
+	l, err := r.open(ctx, o, key)
 	if err != nil {
 		session.Release()
-		return nil, h.refuseResource(ctx, r.Name, err)
+		return nil, o.h.refuseResource(ctx, r.Name, err)
 	}
 	return &ResourceLease[T]{session: session, lease: l}, nil
 }
@@ -208,27 +212,26 @@ func (l *ResourceLease[T]) Release() {
 // The error is fit for the client: that the resource is not open, or those of
 // [GetSessionFromContext].
 func (r *Resource[T]) Hold(ctx context.Context, key string, d time.Duration) error {
-	_, b, ok, err := existing(ctx)
+	o, ok, err := existing(ctx)
 	if err != nil {
 		return err
 	}
-	if !ok || !b.things.Hold(&r.kind, key, d) {
+	if !ok || !o.things.Hold(&r.kind, key, d) {
 		return &callError{code: codes.NotFound, reason: "SESSION_RESOURCE_CLOSED", text: fmt.Sprintf("the session has no %s that is open", r.Name)}
 	}
 	return nil
 }
 
 // Discard has an open resource be closed as soon as nobody uses it any more, for one
-// that is broken. This call does not use it from now on, and the next Get opens
-// another one. If there is none it does nothing.
+// that is broken: the one that this call uses, else the session's. This call does not
+// use it from now on, and the next Get opens another one. If there is none it does
+// nothing. The errors are those of [GetSessionFromContext].
 func (r *Resource[T]) Discard(ctx context.Context, key string) error {
-	h, b, ok, err := existing(ctx)
-	if err != nil || !ok {
-		return err
+	o, ok, err := existing(ctx)
+	if err == nil && ok && !o.h.unuse(o.things, &r.kind, key) {
+		o.things.Discard(&r.kind, key)
 	}
-	b.things.Discard(&r.kind, key)
-	h.unuse(b.things, &r.kind, key)
-	return nil
+	return err
 }
 
 func valueOf[T any](l *resource.Lease) T {
@@ -262,17 +265,18 @@ func (r *Resource[T]) prepare() error {
 }
 
 // open leases the resource, opened if need be.
-func (r *Resource[T]) open(ctx context.Context, h *handle, b *belongings, key string) (*resource.Lease, error) {
-	if l := h.live.Load(); l != nil && !l.fresh {
-		b.things.Confirm()
+func (r *Resource[T]) open(ctx context.Context, o owned, key string) (*resource.Lease, error) {
+	if !o.l.fresh {
+		o.things.Confirm()
 	}
-	return b.things.Acquire(ctx, &r.kind, key, func(ctx context.Context) (any, error) { return r.Open(ctx, key) })
+	return o.things.Acquire(ctx, &r.kind, key, func(ctx context.Context) (any, error) { return r.Open(ctx, key) })
 }
 
 // closed tells of one that was closed.
 func (r *Resource[T]) closed(e resource.Ending) {
 	own := e.Owner.(*statefulServerSession)
-	now, mark := time.Now(), own.home.Load().Fingerprint(own.Token())
+	now, token := time.Now(), own.Token()
+	mark := own.home.Load().Fingerprint(token)
 	if e.Err != nil && e.Reason != resource.Ended { // else it is in the error of the session's end
 		reporter := own.belongings.Load().reporter
 		key := lineKey{level: slog.LevelWarn, code: codes.Unknown}
@@ -281,52 +285,64 @@ func (r *Resource[T]) closed(e resource.Ending) {
 				slog.String("session", mark.String()), slog.String("error", reporter.scrub(context.Background(), own, e.Err)))
 		}
 	}
+	if e.Err != nil {
+		e.Err = &redacted{e.Err, token, mark}
+	}
 	if r.Closed != nil {
 		r.Closed(ResourceEnd{Session: mark, Name: r.Name, Key: e.Name, Reason: ResourceReason(e.Reason.String()),
 			Age: now.Sub(e.Opened), Idle: now.Sub(e.Used), Err: e.Err})
 	}
 }
 
-// uses returns the lease that the call has on a resource already; nil: none.
-func (h *handle) uses(s *resource.Set, k *resource.Kind, key string) *resource.Lease {
+// using returns the lease that the call has on a resource already, nil: none, or that
+// is closed, or was discarded.
+func (o owned) using(k *resource.Kind, key string) *resource.Lease {
+	h := o.h
 	if h.rare.Load() == nil {
 		return nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, l := range h.more().uses {
-		if l.Of(s, k, key) {
+		if l.Of(o.things, k, key) && l.Current() {
 			return l
 		}
 	}
 	return nil
 }
 
-// use keeps a lease until the end of the call.
+// use keeps a lease until the end of the call, one for each resource.
 func (h *handle) use(l *resource.Lease) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ended {
+	r := h.more()
+	if h.ended || slices.ContainsFunc(r.uses, l.Same) { // another goroutine was faster
 		l.Release()
+	} else {
+		r.uses = append(r.uses, l)
+	}
+	if h.ended {
 		return ErrCallEnded
 	}
-	r := h.more()
-	r.uses = append(r.uses, l)
 	return nil
 }
 
-// unuse gives the call's lease on a resource back.
-func (h *handle) unuse(s *resource.Set, k *resource.Kind, key string) {
+// unuse gives the call's leases on a resource back, which is discarded. It reports
+// whether there were any.
+func (h *handle) unuse(s *resource.Set, k *resource.Kind, key string) (used bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.more()
-	for i, l := range r.uses {
-		if l.Of(s, k, key) {
-			l.Release()
-			r.uses = append(r.uses[:i], r.uses[i+1:]...)
-			return
+	r.uses = slices.DeleteFunc(r.uses, func(l *resource.Lease) bool {
+		if !l.Of(s, k, key) {
+			return false
 		}
-	}
+		used = true
+		l.Discard()
+		l.Release()
+		return true
+	})
+	return used
 }
 
 // refuseResource returns what the client is told of a resource that it cannot have.
@@ -342,7 +358,7 @@ func (h *handle) refuseResource(ctx context.Context, name string, err error) err
 		return errOver
 	case errors.Is(err, resource.ErrFull):
 		e = &callError{code: codes.ResourceExhausted, reason: "SESSION_RESOURCE_LIMIT", retry: retryFull, sentinel: ErrResourceLimit,
-			text: fmt.Sprintf("no place for another %s: as many as may be are in use", name)}
+			text: fmt.Sprintf("no place for another %s", name)}
 	case ctx.Err() != nil:
 		return h.m.refusal(h.base, ctx.Err())
 	case errors.Is(err, ErrCallEnded):

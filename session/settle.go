@@ -92,7 +92,7 @@ func (h *handle) release() {
 	var err error
 	r := h.rare.Load() // nobody adds to it any more
 	if r != nil {
-		r.leave()
+		h.leave(r)
 	}
 	if l := h.live.Load(); l != nil {
 		err = l.release()
@@ -106,11 +106,14 @@ func (h *handle) release() {
 }
 
 // leave gives back what the call uses of its sessions, before these themselves.
-func (r *rare) leave() {
-	for _, l := range r.uses {
+func (h *handle) leave(r *rare) {
+	h.mu.Lock() // goroutines that the handler has left behind may look
+	uses := r.uses
+	r.uses = nil
+	h.mu.Unlock()
+	for _, l := range uses {
 		l.Release()
 	}
-	r.uses = nil
 	r.disconnect()
 }
 

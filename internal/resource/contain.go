@@ -15,6 +15,22 @@ import (
 // returns. Whenever it does, returned is called, if it is not nil, before within
 // knows.
 func within(d time.Duration, f func() error, returned func()) error {
+	done := start(f, returned)
+	patience := time.NewTimer(d)
+	defer patience.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-patience.C:
+		return ErrHangs
+	}
+}
+
+// apart runs foreign code on a goroutine of its own, and waits for it.
+func apart(f func() error) error { return <-start(f, nil) }
+
+// start runs foreign code on a goroutine of its own, which tells how it has ended.
+func start(f func() error, returned func()) <-chan error {
 	done := make(chan error, 1)
 	go func() {
 		err := janitor.ErrGoexit
@@ -26,14 +42,7 @@ func within(d time.Duration, f func() error, returned func()) error {
 		}()
 		err = contained(f)
 	}()
-	patience := time.NewTimer(d)
-	defer patience.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-patience.C:
-		return ErrHangs
-	}
+	return done
 }
 
 // contained turns a panic of foreign code into an error.

@@ -24,8 +24,8 @@
 //
 // # Foreign code
 //
-// Open runs on the goroutine of whoever asks first, Close on one of its own, both
-// under no lock and contained: a panic is an error, and so is runtime.Goexit. What
-// is closed because nobody used it has the goroutine of its timer to wait for it;
-// nothing else here starts any.
+// Open and Close run on goroutines of their own, for which those who need the
+// outcome wait, under no lock and contained: a panic is an error, and so is
+// runtime.Goexit. What is closed because nobody used it has the goroutine of its timer
+// to wait for it; nothing else here starts any.
 package resource

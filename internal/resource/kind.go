@@ -68,10 +68,12 @@ type Ending struct {
 var (
 	// ErrEnded says that the owner has ended.
 	ErrEnded = errors.New("resource: its owner has ended")
-	// ErrFull says that all places are taken by things that may not leave.
+	// ErrFull says that all places are taken by things that may not leave: they are in
+	// use, or of a source that has fewer.
 	ErrFull = errors.New("resource: no place for another one")
 	// ErrHangs says that a Close or an Open has not returned in time.
 	ErrHangs = errors.New("resource: it does not return")
-	// ErrRecursive says that a thing was asked for by its own Open.
-	ErrRecursive = errors.New("resource: it is asked for while it is being opened, by its own Open")
+	// ErrRecursive says that a thing was asked for by its own Open, or by that of one
+	// for which its own waits.
+	ErrRecursive = errors.New("resource: it is asked for by its own Open, for which that would wait")
 )

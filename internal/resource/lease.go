@@ -3,10 +3,7 @@
 
 package resource
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // Lease is the right to use a thing. While it has one, only the end of its owner
 // closes it. It is safe for concurrent use.
@@ -18,10 +15,19 @@ type Lease struct {
 // Value returns the thing.
 func (l *Lease) Value() any { return l.thing.value }
 
-// Of reports whether this is a lease on what s has under that kind and name, or had
-// when it was taken.
+// Of reports whether this is a lease on a thing of s of that kind and name.
 func (l *Lease) Of(s *Set, k *Kind, name string) bool {
 	return l.thing.set == s && l.thing.key == key{k, name}
+}
+
+// Same reports whether two leases are on one thing.
+func (l *Lease) Same(other *Lease) bool { return l.thing == other.thing }
+
+// Current reports whether the thing is open, and not discarded.
+func (l *Lease) Current() bool {
+	l.thing.set.pool.mu.Lock()
+	defer l.thing.set.pool.mu.Unlock()
+	return l.thing.state == open && !l.thing.discarded
 }
 
 // Release gives the lease back. The idle clock starts with the last one. Further
@@ -30,53 +36,16 @@ func (l *Lease) Release() {
 	if !l.released.CompareAndSwap(false, true) {
 		return
 	}
-	t, p := l.thing, l.thing.set.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if t.uses--; t.uses == 0 && t.state == open {
-		t.used = time.Now()
-		p.settle(t)
-	}
+	l.thing.set.pool.mu.Lock()
+	defer l.thing.set.pool.mu.Unlock()
+	l.thing.release()
 }
 
-// deadline is when a thing that nobody uses has been idle for long enough.
-func (t *thing) deadline() time.Time {
-	idle := t.used.Add(t.key.kind.Idle)
-	if t.held.After(idle) {
-		return t.held
+// Discard is [Set.Discard] of this very thing.
+func (l *Lease) Discard() {
+	l.thing.set.pool.mu.Lock()
+	defer l.thing.set.pool.mu.Unlock()
+	if l.thing.state == open {
+		l.thing.discard()
 	}
-	return idle
-}
-
-// arm has the timer go off at the deadline. The caller holds the pool's mutex.
-func (t *thing) arm() {
-	if t.key.kind.Idle <= 0 {
-		return
-	}
-	t.armed = true
-	if d := time.Until(t.deadline()); t.timer == nil {
-		t.timer = time.AfterFunc(d, t.expire)
-	} else {
-		t.timer.Reset(d)
-	}
-}
-
-// expire closes a thing that has been idle for long enough. Uses do not touch the
-// timer, so it may come too early.
-func (t *thing) expire() {
-	p := t.set.pool
-	p.mu.Lock()
-	t.armed = false
-	if t.uses > 0 || t.state != open { // its release sets the timer
-		p.mu.Unlock()
-		return
-	}
-	if time.Now().Before(t.deadline()) {
-		t.arm()
-		p.mu.Unlock()
-		return
-	}
-	p.leave(t)
-	p.mu.Unlock()
-	_ = p.finish(t, Idle)
 }

@@ -5,6 +5,7 @@ package resource
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,24 +18,27 @@ type Pool struct {
 	places  int            // taken
 	sources map[string]int // of these, by source
 	open    map[*thing]struct{}
+	opening int           // things that are being opened
 	leaving int           // things that are closing and have a place yet
+	freed   chan struct{} // closed when a place is free; nil unless somebody waits
 	closing int           // things whose Close is waited for
 	lost    int           // those whose Close was given up on, and has not returned
-	changed chan struct{} // closed when closing or lost falls; nil unless somebody waits
+	changed chan struct{} // closed when opening, closing or lost falls; nil unless somebody waits
 	totals  Stats
 }
 
 // Stats are counters of a [Pool], and how it stands.
 type Stats struct {
 	Max     int // places
-	Places  int // taken: opening, open or closing
+	Places  int // taken
+	Opening int
 	Open    int
 	Busy    int // of these, those in use
 	Held    int // of these, those that are not in use, but held
 	Closing int // whose Close is waited for
 	Hung    int // whose Close was given up on, and has not returned yet
 
-	// Since the pool was made:
+	// Since the pool was made.
 	Opened      uint64
 	Failed      uint64 // an Open that has failed
 	Refused     uint64 // there was no place
@@ -61,15 +65,36 @@ func (p *Pool) NewSet(owner any, source string) *Set {
 // fewer, none is opened.
 func (p *Pool) SetMax(places int) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.max = places
-	for range p.places - p.leaving - places {
-		t := p.victim(anySource, time.Now())
-		if t == nil {
-			return
+	p.mu.Unlock()
+	for p.trim() {
+	}
+}
+
+// trim dismisses some of those that are too many, and reports whether there are more.
+// Whoever leaves makes its source lighter, which matters to the order of the others:
+// so it is some of many, and one of a few, with others let in between.
+func (p *Pool) trim() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var idle []*thing
+	for t := range p.open {
+		if t.uses == 0 {
+			idle = append(idle, t)
 		}
+	}
+	now := time.Now()
+	slices.SortFunc(idle, func(a, b *thing) int {
+		if p.before(a, b, now) {
+			return -1
+		}
+		return 1
+	})
+	n := max(0, min(p.places-p.leaving-p.max, len(idle), 1+len(idle)/16))
+	for _, t := range idle[:n] {
 		p.dismiss(t, Capacity)
 	}
+	return n > 0
 }
 
 // Stats returns the pool's counters.
@@ -77,7 +102,7 @@ func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, now := p.totals, time.Now()
-	s.Max, s.Places, s.Open, s.Closing, s.Hung = p.max, p.places, len(p.open), p.closing, p.lost
+	s.Max, s.Places, s.Opening, s.Open, s.Closing, s.Hung = p.max, p.places, p.opening, len(p.open), p.closing, p.lost
 	for t := range p.open {
 		switch {
 		case t.uses > 0:
@@ -89,12 +114,12 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// Wait waits until every Close has returned, also those that were given up on. If
-// ctx ends first, it returns how many have not.
+// Wait waits until every Open and every Close has returned, also those that were given
+// up on. If ctx ends first, it returns how many have not.
 func (p *Pool) Wait(ctx context.Context) (left int) {
 	for {
 		p.mu.Lock()
-		left = p.closing + p.lost
+		left = p.opening + p.closing + p.lost
 		if p.changed == nil {
 			p.changed = make(chan struct{})
 		}
@@ -134,26 +159,35 @@ func (p *Pool) exchange(ctx context.Context, leaves, comes *thing) error {
 // The methods below are called with the mutex held, except for finish.
 
 // admit takes a place for a thing that is to be opened. If all are taken, an idle
-// thing leaves for it, and hands its place on; whoever opens must close that first.
-func (p *Pool) admit(t *thing) (leaves *thing, err error) {
-	source := t.set.source
+// thing leaves for it, and hands its place on; whoever opens must close that first. If
+// none may, but one is about to be free, there is that to wait for.
+func (p *Pool) admit(t *thing) (leaves *thing, wait <-chan struct{}, err error) {
 	switch {
-	case p.lost >= p.max || p.places > p.max:
+	case p.lost >= p.max:
 		err = ErrFull
 	case p.places == p.max:
-		if leaves = p.victim(source, time.Now()); leaves == nil {
+		leaves = p.victim(t.set.source, time.Now())
+		fallthrough
+	case p.places > p.max:
+		switch {
+		case leaves != nil:
+			p.leave(leaves)
+			p.vacate(leaves)
+		case p.places-p.leaving < p.max:
+			if p.freed == nil {
+				p.freed = make(chan struct{})
+			}
+			return nil, p.freed, nil
+		default:
 			err = ErrFull
-			break
 		}
-		p.leave(leaves)
-		p.vacate(leaves)
 	}
 	if err != nil {
 		p.totals.Refused++
-		return nil, err
+		return nil, nil, err
 	}
 	p.occupy(t)
-	return leaves, nil
+	return leaves, nil, nil
 }
 
 func (p *Pool) occupy(t *thing) {
@@ -162,7 +196,29 @@ func (p *Pool) occupy(t *thing) {
 	}
 	t.placed = true
 	p.places++
-	p.sources[t.set.source]++
+	p.weigh(t.set.source, 1)
+}
+
+// weigh notes that a source has more places, or fewer.
+func (p *Pool) weigh(source string, places int) {
+	if p.sources[source] += places; p.sources[source] == 0 {
+		delete(p.sources, source)
+	}
+}
+
+// placesOf returns how many places a set has.
+func (p *Pool) placesOf(s *Set) (n int) {
+	for _, t := range s.order { // also those that were discarded
+		if t.placed {
+			n++
+		}
+	}
+	for _, t := range s.things {
+		if t.placed && t.state == opening {
+			n++
+		}
+	}
+	return n
 }
 
 func (p *Pool) vacate(t *thing) {
@@ -174,13 +230,12 @@ func (p *Pool) vacate(t *thing) {
 	}
 	t.placed = false
 	p.places--
-	if p.sources[t.set.source]--; p.sources[t.set.source] == 0 {
-		delete(p.sources, t.set.source)
+	p.weigh(t.set.source, -1)
+	if p.freed != nil {
+		close(p.freed)
+		p.freed = nil
 	}
 }
-
-// anySource is that of nobody: everybody makes room for it.
-const anySource = "\x00"
 
 // victim returns the thing that leaves first for one from a source; nil: none may.
 func (p *Pool) victim(source string, now time.Time) (first *thing) {
@@ -214,6 +269,9 @@ func (p *Pool) dismiss(t *thing, r Reason) {
 
 // leave takes a thing that is open out of use. Whoever calls it calls finish.
 func (p *Pool) leave(t *thing) {
+	if t.uses > 0 {
+		t.used = time.Now()
+	}
 	t.state = closing
 	delete(p.open, t)
 	if t.timer != nil {
@@ -255,6 +313,7 @@ func (p *Pool) finish(t *thing, r Reason) error {
 	}
 	p.count(e)
 	p.vacate(t)
+	t.letGo()
 	t.set.forget(t)
 	close(t.gone)
 	p.mu.Unlock()

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"github.com/c8e4ff29/layover/janitor"
 )
 
 // Set has the things of one owner. It is safe for concurrent use.
@@ -19,160 +17,133 @@ import (
 type Set struct {
 	pool      *Pool
 	owner     any
-	source    string
 	confirmed atomic.Bool
 
 	// Under the pool's mutex.
+	source string
 	things map[key]*thing // being opened, open, or closing
 	order  []*thing       // those that are open or closing, as they were opened
 	ended  bool
 }
 
-// key finds a thing of a set.
-type key struct {
-	kind *Kind
-	name string
-}
-
-// thing is one that is opened.
-type thing struct {
-	set   *Set
-	key   key
-	outer *thing        // whose Open has asked for this one
-	ready chan struct{} // closed when it is open, or will not be
-	gone  chan struct{} // closed when it is closed, or was given up on
-
-	// Set before ready is closed.
-	value any
-	err   error // why it could not be opened
-	again bool  // that was the business of who has tried alone
-
-	// Under the pool's mutex.
-	state     state
-	stop      context.CancelCauseFunc // of its Open
-	placed    bool                    // it has a place
-	uses      int
-	discarded bool
-	opened    time.Time
-	used      time.Time // when its last use ended
-	held      time.Time // until when it is not idle
-	timer     *time.Timer
-	armed     bool // the timer is
-	returned  bool // its Close has
-	lost      bool // its Close was given up on
-}
-
-// state is how far a thing has come. It only ever grows.
-type state uint8
-
-const (
-	opening state = iota
-	open
-	closing
-)
-
-// openingKey finds in the context of an Open which thing it opens.
-type openingKey struct{}
-
 // Acquire returns a lease on the thing of that kind and name. If there is none, it is
 // opened first: by one caller, for whom the others wait no longer than their
 // contexts. All of them get the error of an Open that fails, unless that was for the
 // end of the opener's own context; the next caller tries again. The context of Open
-// is ctx, which ends when Open has returned, or the owner has ended.
+// is ctx, which ends when Open has returned, or the owner has ended. Whatever Open
+// itself acquires with its context stays in use for as long as the thing is there.
 //
 // Errors: ErrEnded, ErrFull, ErrRecursive, the context's, and that of Open.
 func (s *Set) Acquire(ctx context.Context, k *Kind, name string, open func(context.Context) (any, error)) (*Lease, error) {
 	outer, _ := ctx.Value(openingKey{}).(*thing)
 	for {
-		t, leaves, mine, err := s.find(key{k, name}, outer)
+		f, err := s.find(key{k, name}, outer)
 		switch {
 		case err != nil:
 			return nil, err
-		case mine:
-			return s.open(ctx, t, leaves, open)
+		case f.lease != nil:
+			return f.lease, nil
+		case f.mine:
+			return s.open(ctx, f.thing, outer, f.leaves, open)
 		}
-		l, wait := s.lease(t)
-		if l != nil {
-			return l, nil
+		if err := s.pool.await(ctx, f, outer); err != nil {
+			return nil, err
 		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		if t.err != nil && !t.again {
-			return nil, t.err
+		if f.thing != nil && f.thing.err != nil && !f.thing.again {
+			return nil, f.thing.err
 		}
 	}
 }
 
-// find returns the thing under a key. If it is the caller's to open, one that leaves
-// for it must be closed first; nil: none.
-func (s *Set) find(k key, outer *thing) (t, leaves *thing, mine bool, err error) {
+// found is what there is under a key: a lease, or something to wait for, or a thing
+// that is the caller's to open, once another one that leaves for it is closed.
+type found struct {
+	lease  *Lease
+	wait   <-chan struct{}
+	thing  *thing // nil: it is a place that is waited for
+	mine   bool
+	leaves *thing // nil: none
+}
+
+// find looks under a key, on behalf of an Open that asks for it, nil: none.
+func (s *Set) find(k key, outer *thing) (f found, err error) {
 	p := s.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.ended {
-		return nil, nil, false, ErrEnded
+		return f, ErrEnded
 	}
-	if t = s.things[k]; t != nil {
-		for o := outer; o != nil; o = o.outer {
-			if o == t {
-				return nil, nil, false, ErrRecursive
-			}
-		}
-		return t, nil, false, nil
+	if t := s.things[k]; t != nil {
+		return s.use(t, outer)
 	}
-	t = &thing{set: s, key: k, outer: outer, ready: make(chan struct{}), gone: make(chan struct{})}
-	if leaves, err = p.admit(t); err != nil {
-		return nil, nil, false, err
+	t := &thing{set: s, key: k, ready: make(chan struct{}), gone: make(chan struct{})}
+	if f.leaves, f.wait, err = p.admit(t); err != nil || f.wait != nil {
+		return f, err
 	}
 	s.things[k] = t
-	return t, leaves, true, nil
+	p.opening++
+	outer.waitFor(t)
+	f.thing, f.mine = t, true
+	return f, nil
 }
 
-// lease returns a lease on a thing if it is open, else what to wait for.
-func (s *Set) lease(t *thing) (l *Lease, wait <-chan struct{}) {
-	s.pool.mu.Lock()
-	defer s.pool.mu.Unlock()
-	switch t.state {
-	case opening:
-		return nil, t.ready
-	case open:
+// use returns a lease on a thing if it is open, else what to wait for. The caller
+// holds the pool's mutex.
+func (s *Set) use(t, outer *thing) (f found, err error) {
+	switch {
+	case t.state == open:
 		t.uses++
-		return &Lease{thing: t}, nil
-	case closing:
+		outer.keep(t)
+		return found{lease: &Lease{thing: t}}, nil
+	case t.needs(outer):
+		return f, ErrRecursive
+	case t.state == opening:
+		f.wait = t.ready
+	default:
+		f.wait = t.gone
 	}
-	return nil, t.gone
+	f.thing = t
+	outer.waitFor(t)
+	return f, nil
+}
+
+// await waits for what was found, on behalf of an Open that asks for it, nil: none.
+func (p *Pool) await(ctx context.Context, f found, outer *thing) error {
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		outer.waitedFor(f.thing)
+	}()
+	select {
+	case <-f.wait:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // open has a thing opened, and leases it.
-func (s *Set) open(ctx context.Context, t, leaves *thing, open func(context.Context) (any, error)) (l *Lease, err error) {
+func (s *Set) open(ctx context.Context, t, outer, leaves *thing, open func(context.Context) (any, error)) (*Lease, error) {
 	callers := ctx
 	ctx, stop := context.WithCancelCause(context.WithValue(ctx, openingKey{}, t))
 	defer stop(nil)
 	s.stopWith(t, stop)
-	exits := true // until the next lines have returned
-	defer func() {
-		if l == nil {
-			err = s.fail(t, err, exits || callers.Err() != nil)
-		}
-	}()
 	value, err := s.pool.make(ctx, t, leaves, open)
-	if exits = false; err != nil {
-		return nil, err
+	if err != nil {
+		return nil, s.fail(t, outer, err, callers.Err() != nil)
 	}
-	return s.opened(t, value)
+	return s.opened(t, outer, value)
 }
 
-// make opens a thing, once the one that leaves for it is closed.
+// make opens a thing, once the one that leaves for it is closed. Open has a goroutine
+// of its own, which the caller waits for, lest it ends that of the caller.
 func (p *Pool) make(ctx context.Context, t, leaves *thing, open func(context.Context) (any, error)) (value any, err error) {
 	if leaves != nil {
 		if err := p.exchange(ctx, leaves, t); err != nil {
 			return nil, err
 		}
 	}
-	err = contained(func() (err error) {
+	err = apart(func() (err error) {
 		value, err = open(ctx)
 		return err
 	})
@@ -189,39 +160,37 @@ func (s *Set) stopWith(t *thing, stop context.CancelCauseFunc) {
 }
 
 // fail notes that a thing could not be opened, and returns why.
-func (s *Set) fail(t *thing, err error, again bool) error {
+func (s *Set) fail(t, outer *thing, err error, again bool) error {
 	p := s.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t.state != opening { // it could, but its owner has ended
-		return err
-	}
-	switch {
-	case s.ended:
+	if s.ended {
 		err = ErrEnded
-	case err == nil:
-		err = janitor.ErrGoexit
 	}
 	p.totals.Failed++
 	p.vacate(t)
-	s.forget(t)
+	p.tried(t, outer)
 	t.err, t.again = err, again
+	t.letGo()
+	s.forget(t)
 	close(t.ready)
 	close(t.gone)
 	return err
 }
 
 // opened has a thing be used. If its owner has ended meanwhile, it is closed.
-func (s *Set) opened(t *thing, value any) (*Lease, error) {
+func (s *Set) opened(t, outer *thing, value any) (*Lease, error) {
 	p := s.pool
 	p.mu.Lock()
 	t.value, t.opened = value, time.Now()
 	t.used = t.opened
 	p.totals.Opened++
 	s.order = append(s.order, t)
+	p.tried(t, outer)
 	if !s.ended {
 		t.state, t.uses = open, 1
 		p.open[t] = struct{}{}
+		outer.keep(t)
 		close(t.ready)
 		p.mu.Unlock()
 		return &Lease{thing: t}, nil
@@ -232,6 +201,14 @@ func (s *Set) opened(t *thing, value any) (*Lease, error) {
 	p.mu.Unlock()
 	_ = p.finish(t, Ended) // whoever ends the owner waits for it, too
 	return nil, ErrEnded
+}
+
+// tried notes that an Open is over. The caller holds the mutex.
+func (p *Pool) tried(t, outer *thing) {
+	outer.waitedFor(t)
+	t.stop, t.waits = nil, nil // they would keep the context of the opener
+	p.opening--
+	p.wake()
 }
 
 // forget removes a thing that is closed, or was not opened. The caller holds the
@@ -246,21 +223,32 @@ func (s *Set) forget(t *thing) {
 }
 
 // Opened returns a lease on the thing of that kind and name if it is open, else
-// nil. One that is just being opened is waited for. The error is the context's.
+// nil. One that is just being opened is waited for. Errors: ErrRecursive, and the
+// context's.
 func (s *Set) Opened(ctx context.Context, k *Kind, name string) (*Lease, error) {
+	outer, _ := ctx.Value(openingKey{}).(*thing)
+	for {
+		f, err := s.peek(key{k, name}, outer)
+		if err != nil || f.lease != nil || f.wait == nil {
+			return f.lease, err
+		}
+		if err := s.pool.await(ctx, f, outer); err != nil {
+			return nil, err
+		}
+		if f.thing.err != nil {
+			return nil, nil
+		}
+	}
+}
+
+// peek is find for what is open, or is being opened.
+func (s *Set) peek(k key, outer *thing) (f found, err error) {
 	s.pool.mu.Lock()
-	t := s.things[key{k, name}]
-	s.pool.mu.Unlock()
-	if t == nil {
-		return nil, nil
+	defer s.pool.mu.Unlock()
+	if t := s.things[k]; t != nil && t.state != closing && !s.ended {
+		return s.use(t, outer)
 	}
-	select {
-	case <-t.ready:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	l, _ := s.lease(t)
-	return l, nil
+	return f, nil
 }
 
 // Confirm notes that the owner has proved to be worth more than a newcomer.
@@ -268,6 +256,20 @@ func (s *Set) Confirm() {
 	if !s.confirmed.Load() {
 		s.confirmed.Store(true)
 	}
+}
+
+// SetSource notes that the owner comes from another source from now on.
+func (s *Set) SetSource(source string) {
+	p := s.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.source == source {
+		return
+	}
+	places := p.placesOf(s)
+	p.weigh(s.source, -places)
+	s.source = source
+	p.weigh(s.source, places)
 }
 
 // Hold keeps a thing that is open from idling out for d from now, and has it leave
@@ -291,18 +293,13 @@ func (s *Set) Hold(k *Kind, name string, d time.Duration) bool {
 }
 
 // Discard has a thing be closed when nobody uses it any more. From now on another
-// one is opened in its place.
+// one is opened in its place. Who has a lease on it calls [Lease.Discard].
 func (s *Set) Discard(k *Kind, name string) {
-	p := s.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t := s.things[key{k, name}]
-	if t == nil || t.state != open {
-		return
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	if t := s.things[key{k, name}]; t != nil && t.state == open {
+		t.discard()
 	}
-	delete(s.things, t.key)
-	t.discarded = true
-	p.settle(t)
 }
 
 // Close ends the owner: nothing is opened any more, what is being opened is waited
@@ -311,8 +308,9 @@ func (s *Set) Discard(k *Kind, name string) {
 // failed. Further calls do nothing.
 func (s *Set) Close() error {
 	var errs []error
+	began := time.Now()
 	for _, t := range s.end() {
-		if !t.settles() {
+		if !t.settles(t.key.kind.CloseWithin - time.Since(began)) { // all at the same time
 			errs = append(errs, fmt.Errorf("%s: its Open: %w", t.key.kind.Name, ErrHangs))
 		}
 	}
@@ -344,18 +342,6 @@ func (s *Set) end() (pending []*thing) {
 		}
 	}
 	return pending
-}
-
-// settles waits until a thing is open or will not be, as long as its kind says.
-func (t *thing) settles() bool {
-	patience := time.NewTimer(t.key.kind.CloseWithin)
-	defer patience.Stop()
-	select {
-	case <-t.ready:
-		return true
-	case <-patience.C:
-		return false
-	}
 }
 
 // last returns what was opened last of what is left, nil: nothing. It is the
