@@ -14,6 +14,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestATransactionNeedsNoCookies(t *testing.T) {
@@ -137,8 +138,8 @@ func TestSavepoints(t *testing.T) {
 
 func TestAThousandClientsThatBeginATransactionAndVanishLeaveNothing(t *testing.T) {
 	folder := t.TempDir()
-	p := serve(t, "-db", filepath.Join(folder, "a.db"), "-idle-timeout", "2s", "-connection-idle-timeout", "500ms",
-		"-transaction-timeout", "1s", "-max-connections", "1100")
+	p := serve(t, "-db", filepath.Join(folder, "a.db"), "-idle-timeout", "4s", "-connection-idle-timeout", "1s",
+		"-transaction-timeout", "3s", "-max-connections", "1100")
 	p.connect(t).update("CREATE TABLE t (n INTEGER)")
 	var wg sync.WaitGroup
 	for range 8 {
@@ -155,7 +156,11 @@ func TestAThousandClientsThatBeginATransactionAndVanishLeaveNothing(t *testing.T
 					return
 				}
 				for _, sql := range []string{"CREATE TEMP TABLE mine (n INTEGER)", "INSERT INTO mine VALUES (1)"} {
-					if _, err := tx.ExecuteUpdate(t.Context(), sql); err != nil {
+					_, err := tx.ExecuteUpdate(t.Context(), sql)
+					if status.Code(err) == codes.NotFound {
+						break // the client is too slow: its transaction has ended already
+					}
+					if err != nil {
 						t.Error(err)
 						return
 					}
