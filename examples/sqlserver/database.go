@@ -6,7 +6,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -16,10 +15,11 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// database is a database file and the connections to it. It hands out connections
-// and keeps none: they are the sessions'.
+// database is a database file. It hands out connections to it and keeps none of them:
+// they are the sessions'.
 type database struct {
 	file    string
+	anchor  *sqlite.Conn  // idle, so that the last one of the others need not tidy up the file
 	scratch string        // the folder to remove in the end, if the file is a temporary one
 	max     int64         // how many connections there may be before calls without a session get none
 	turn    time.Duration // for how long calls of a session wait for each other
@@ -40,11 +40,10 @@ func openDatabase(file string, most int, turn time.Duration) (_ *database, err e
 		}
 		d.file = filepath.Join(d.scratch, "scratch.db")
 	}
-	c, err := sqlite.OpenConn(d.file, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL)
-	if err != nil {
+	if d.anchor, err = sqlite.OpenConn(d.file, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
-	return d, c.Close()
+	return d, nil
 }
 
 // connect opens a connection.
@@ -99,11 +98,10 @@ func (d *database) remove() error {
 	return os.RemoveAll(d.scratch)
 }
 
-// close is called when all connections are closed.
-func (d *database) close() error {
+// close is called when all other connections are closed.
+func (d *database) close() (err error) {
 	if n := d.open.Load(); n != 0 {
-		slog.Warn("connections are still open", "connections", n)
-		return errors.Join(fmt.Errorf("%d connections are still open", n), d.remove())
+		err = fmt.Errorf("%d connections are still open", n)
 	}
-	return d.remove()
+	return errors.Join(err, d.anchor.Close(), d.remove())
 }

@@ -6,6 +6,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -136,8 +137,12 @@ func hasSession(ctx context.Context) bool {
 // enterIf is enter for a call that has a session, and visit for one that has none:
 // it leaves nothing behind.
 func (s *server) enterIf(ctx context.Context) (_ *conn, leave func(), _ error) {
-	if hasSession(ctx) {
+	switch _, err := session.Lookup(ctx); {
+	case err == nil:
 		return s.enter(ctx)
+	case errors.Is(err, session.ErrNoSession):
+		return s.visit(ctx)
+	default: // it has one, and could not get it
+		return nil, nil, err
 	}
-	return s.visit(ctx)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover/session"
@@ -229,6 +230,21 @@ func TestConnectionsOfSessionsAreLimited(t *testing.T) {
 	}
 	if n := p.database.open.Load(); n > 2 {
 		t.Errorf("%d connections are open, expected 2", n)
+	}
+}
+
+func TestAHeaderFindsTheSessionOfItsPrincipalAlone(t *testing.T) {
+	p := serve(t, "-carrier", "header:x-session", "-token", "alice:a", "-token", "bob:b")
+	with := func(token, key string) *client {
+		c := p.connectAs(t, token)
+		c.ctx = metadata.AppendToOutgoingContext(c.ctx, "x-session", key)
+		return c
+	}
+	with("a", "one").update("CREATE TEMP TABLE mine (n)")
+	with("a", "one").query("SELECT * FROM mine")
+	for name, other := range map[string]*client{"another key": with("a", "two"), "another principal": with("b", "one")} {
+		_, err := other.tryQuery("SELECT * FROM mine")
+		wantCode(t, err, codes.InvalidArgument, name)
 	}
 }
 
