@@ -61,7 +61,8 @@ func (d *database) connect(s settings) (_ *conn, err error) {
 	}
 	c := newConn(d, db)
 	if err := c.configure(s); err != nil {
-		return nil, errors.Join(failed(err), db.Close())
+		_ = db.Close()
+		return nil, failed(err)
 	}
 	return c, nil
 }

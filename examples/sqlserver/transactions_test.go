@@ -83,7 +83,7 @@ func TestATransactionOfSQLTextIsHeldAsAnyOther(t *testing.T) {
 	c.update("BEGIN")
 	c.update("INSERT INTO t VALUES (1)")
 	other := p.connectJar(t)
-	other.update("CREATE TEMP TABLE later (n)")
+	other.update("PRAGMA table_info(t)")
 	eventually(t, "a later connection is closed", func() bool { return p.database.open.Load() == 1 })
 	c.update("COMMIT")
 	if got := c.query("SELECT count(*) FROM t"); got[0][0] != "1" {
@@ -157,7 +157,7 @@ func TestAThousandClientsThatBeginATransactionAndVanishLeaveNothing(t *testing.T
 				}
 				for _, sql := range []string{"CREATE TEMP TABLE mine (n INTEGER)", "INSERT INTO mine VALUES (1)"} {
 					_, err := tx.ExecuteUpdate(t.Context(), sql)
-					if status.Code(err) == codes.NotFound {
+					if code := status.Code(err); code == codes.NotFound || code == codes.Aborted {
 						break // the client is too slow: its transaction has ended already
 					}
 					if err != nil {
