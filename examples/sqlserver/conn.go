@@ -128,7 +128,7 @@ func (c *conn) Close() error {
 	for _, p := range c.prepared {
 		p.statement.finalize()
 	}
-	return c.db.Close()
+	return closeConn(c.db)
 }
 
 // statement is a statement that SQLite has understood.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,10 +41,27 @@ func openDatabase(file string, most int, turn time.Duration) (_ *database, err e
 		}
 		d.file = filepath.Join(d.scratch, "scratch.db")
 	}
-	if d.anchor, err = sqlite.OpenConn(d.file, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL); err != nil {
+	if d.anchor, err = openConn(d.file, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
 	return d, nil
+}
+
+// addresses is held while a connection is opened or closed. Package sqlite (v1.4.2)
+// keeps authorizers by the address of their connection and removes them after it has
+// freed that: if another one that is just being opened got it, it would lose its own.
+var addresses sync.Mutex
+
+func openConn(file string, flags ...sqlite.OpenFlags) (*sqlite.Conn, error) {
+	addresses.Lock()
+	defer addresses.Unlock()
+	return sqlite.OpenConn(file, flags...)
+}
+
+func closeConn(c *sqlite.Conn) error {
+	addresses.Lock()
+	defer addresses.Unlock()
+	return c.Close()
 }
 
 // connect opens a connection.
@@ -55,13 +73,13 @@ func (d *database) connect(s settings) (_ *conn, err error) {
 			d.open.Add(-1)
 		}
 	}()
-	db, err := sqlite.OpenConn(d.file, sqlite.OpenReadWrite)
+	db, err := openConn(d.file, sqlite.OpenReadWrite)
 	if err != nil {
 		return nil, failed(err)
 	}
 	c := newConn(d, db)
 	if err := c.configure(s); err != nil {
-		_ = db.Close()
+		_ = closeConn(db)
 		return nil, failed(err)
 	}
 	return c, nil
@@ -104,5 +122,5 @@ func (d *database) close() (err error) {
 	if n := d.open.Load(); n != 0 {
 		err = fmt.Errorf("%d connections are still open", n)
 	}
-	return errors.Join(err, d.anchor.Close(), d.remove())
+	return errors.Join(err, closeConn(d.anchor), d.remove())
 }
