@@ -18,10 +18,10 @@ import (
 // it in its place, under [NewServerMiddleware]. Its fields are set before the server
 // starts.
 //
-// It also works under [NewServerSessionMiddleware], and with managers that make
-// sessions at once, see [WithLazySessions]: there a request all of whose options are
-// refused has a session all the same, and a session that has ended is not known to be
-// closing.
+// It also works where calls get their sessions at once, see [WithLazySessions]; there a
+// request all of whose options are refused leaves a session all the same. So it does
+// under [NewServerSessionMiddleware], where CloseSession of a session that has ended
+// says CLOSED, whoever still uses it.
 type BaseServer struct {
 	flightsql.BaseServer
 	// Options are those that clients can set. nil: any, each stored as it is.

@@ -145,8 +145,10 @@ func TestTheBaseServerDoesWhatTheModelDoes(t *testing.T) {
 // anyLate reports whether an option was refused only after its session was made.
 func anyLate(request map[string]any, told verdicts) bool {
 	late := func(name string) bool { _, asked := request[name]; return asked && outcomes["n"][request[name]].late }
-	conflict := told["n"] == refused && told["m"] == refused && !(late("n") && late("m"))
-	return (late("n") || late("m")) && !conflict
+	if told["n"] == refused && told["m"] == refused { // unless they contradict each other
+		return late("n") && late("m")
+	}
+	return late("n") || late("m")
 }
 
 // asGo returns values as Go has them.

@@ -25,7 +25,7 @@ func Example() {
 	server := flight.NewServerWithMiddleware([]flight.ServerMiddleware{
 		session.NewServerMiddleware(manager),
 	})
-	server.RegisterFlightService(flightsql.NewFlightServer(&flightsql.BaseServer{}))
+	server.RegisterFlightService(flightsql.NewFlightServer(&session.BaseServer{}))
 
 	// Output:
 }

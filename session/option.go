@@ -28,11 +28,11 @@ var ErrInvalidOption = errors.New("session: an option cannot have this value")
 // Clients may send a value of another type, as the documentation of Flight SQL
 // recommends. It is converted, and stored as a T:
 //
-//   - A string becomes a number as strconv reads it, base 10; a bool, if it is one
-//     of 1, t, true, on and yes, or of 0, f, false, off and no, in any case; a list,
-//     if its elements are separated by commas, those that contain commas or quotes in
-//     double quotes, as in CSV. Blanks around all of these do not matter, the empty
-//     string is the empty list.
+//   - A string becomes a number as strconv reads it, an int64 in base 10; a bool, if
+//     it is one of 1, t, true, on and yes, or of 0, f, false, off and no, in any case;
+//     a list, if its elements are separated by commas, those that contain commas or
+//     quotes in double quotes, as in CSV. Blanks around all of these do not matter, the
+//     empty string is the empty list.
 //   - An int64 becomes a float64, and the other way round, if nothing is lost.
 //   - Nothing else is converted. NaN is no value, nor is a string that is not valid
 //     UTF-8, which no reply could carry.
@@ -56,8 +56,9 @@ type Option[T OptionType] struct {
 	// OnChange is told when the value of a session changes, as Get returns it, after
 	// it was stored: whatever the session opens meanwhile sees the new one. An error,
 	// or a panic, refuses the change: the old value is put back, and the client gets
-	// ERROR, or INVALID_VALUE for an error that wraps [ErrInvalidOption]. It is not
-	// told when a session ends, or when a handler changes it by SetSessionOption.
+	// ERROR, or INVALID_VALUE for an error that wraps [ErrInvalidOption]. Other options
+	// that it has set stay set. It is not told when a session ends, or when a handler
+	// changes it by SetSessionOption.
 	//
 	// In one session such changes are made one at a time: the others wait, no longer
 	// than their contexts. With the context that OnChange is given it may set other

@@ -51,11 +51,12 @@ type sqlPopulation struct {
 	addr   string
 	counts []int
 	rounds []atomic.Uint64
+	whole  []atomic.Uint64 // of these, those in which all went well
 	all    sync.WaitGroup
 }
 
 func newSQLPopulation(c config, addr string, v *verdicts, m *meter) *sqlPopulation {
-	p := &sqlPopulation{config: c, verdicts: v, meter: m, addr: addr, rounds: make([]atomic.Uint64, len(sqlKinds)), counts: make([]int, len(sqlKinds))}
+	p := &sqlPopulation{config: c, verdicts: v, meter: m, addr: addr, rounds: make([]atomic.Uint64, len(sqlKinds)), whole: make([]atomic.Uint64, len(sqlKinds)), counts: make([]int, len(sqlKinds))}
 	total := 0
 	for _, k := range sqlKinds {
 		total += k.share
@@ -97,6 +98,9 @@ func (c *sqlClient) live(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err == nil {
+			c.whole[c.kind].Add(1)
+		}
 		c.expect(answered, isFair(err), "%s: a call failed: %v", c.name, err)
 		pause(ctx, upTo(rng, c.idle/8))
 	}
@@ -117,14 +121,9 @@ func (c *sqlClient) leave() {
 	}
 }
 
-// isLost reports whether a call was told that its session, or what it refers to in
-// it, is gone.
+// isLost reports whether a call was told that its session is gone.
 func isLost(err error) bool {
-	if status.Code(err) != codes.NotFound {
-		return false
-	}
-	text := status.Convert(err).Message()
-	return strings.HasPrefix(text, session.LostPrefix) || strings.HasPrefix(text, "flight session: there is no such")
+	return status.Code(err) == codes.NotFound && strings.HasPrefix(status.Convert(err).Message(), session.LostPrefix)
 }
 
 // isFair reports whether an error is one that any client may get: its session was lost,

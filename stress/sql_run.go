@@ -33,6 +33,10 @@ func runSQL(ctx context.Context, c config, out, progress io.Writer) error {
 	cancel()
 	m.took = time.Since(m.began)
 	people.all.Wait()
+	for k, kind := range sqlKinds {
+		n := people.rounds[k].Load()
+		v.expect(answered, n < someRounds || people.whole[k].Load() > 0, "%s: in %d rounds nobody has succeeded", kind.name, n)
+	}
 	if v.verdict() == nil {
 		people.settle(context.WithoutCancel(ctx), srv)
 	}
@@ -45,6 +49,9 @@ func runSQL(ctx context.Context, c config, out, progress io.Writer) error {
 	people.report(out, last)
 	return v.verdict()
 }
+
+// someRounds are so many that one of them must go well.
+const someRounds = 20
 
 // sqlFlags has the server's limits be those of the flags. Connections last as long as
 // their sessions, and there are enough of them: a client cannot tell one whose
@@ -148,9 +155,9 @@ func (p *sqlPopulation) report(out io.Writer, last sqlNumbers) {
 	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
 	line("stress: %d clients for %.1fs of %s, against the server in %s, idle timeout %s, at most %d sessions", sum(p.counts), p.meter.took.Seconds(), p.duration, p.sql, p.idle, p.max)
 	line("repeat with: go run ./stress -sqlserver %s -duration %s -clients %d -idle %s -max %d -seed %d\n", p.sql, p.duration, p.clients, p.idle, p.max, p.seed)
-	line("%-28s %10s %10s", "clients", "number", "rounds")
+	line("%-28s %10s %10s %10s", "clients", "number", "rounds", "whole")
 	for k, kind := range sqlKinds {
-		line("  %-26s %10d %10s", kind.name, p.counts[k], count(p.rounds[k].Load()))
+		line("  %-26s %10d %10s %10s", kind.name, p.counts[k], count(p.rounds[k].Load()), count(p.whole[k].Load()))
 	}
 	p.meter.mu.Lock()
 	defer p.meter.mu.Unlock()

@@ -648,3 +648,23 @@ func TestFewerPlacesWhileItRuns(t *testing.T) {
 		w.done(s)
 	})
 }
+
+// What is about to be closed already is not made room for once more.
+func TestFewerPlacesToldTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 6)
+		s := w.pool.NewSet(nil, "a")
+		for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+			w.use(s, name)
+			<-time.After(time.Second)
+		}
+		release := make(chan struct{})
+		w.closing = func(string) error { <-release; return nil }
+		w.pool.SetMax(4)
+		w.pool.SetMax(4)
+		synctest.Wait()
+		close(release)
+		w.wantOpen("c", "d", "e", "f")
+		w.done(s)
+	})
+}
