@@ -51,6 +51,8 @@ type settings struct {
 	busyTimeout       int64 // milliseconds
 }
 
+func (s settings) busy() time.Duration { return time.Duration(s.busyTimeout) * time.Millisecond }
+
 func newConn(d *database, db *sqlite.Conn) *conn {
 	c := &conn{database: d, db: db, turn: make(chan struct{}, 1), prepared: make(map[string]*prepared)}
 	c.turn <- struct{}{}
@@ -82,7 +84,7 @@ func (c *conn) enter(ctx context.Context) (leave func(), _ error) {
 func (c *conn) apply(s settings) error {
 	c.trusted = true
 	defer func() { c.trusted = false }()
-	c.db.SetBusyTimeout(time.Duration(s.busyTimeout) * time.Millisecond)
+	c.db.SetBusyTimeout(s.busy())
 	for _, pragma := range []string{
 		fmt.Sprintf("PRAGMA cache_size = %d", s.cacheSize),
 		fmt.Sprintf("PRAGMA case_sensitive_like = %t", s.caseSensitiveLike),

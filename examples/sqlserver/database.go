@@ -87,6 +87,7 @@ func (d *database) connect(s settings) (_ *conn, err error) {
 
 // configure prepares a new connection for statements of strangers.
 func (c *conn) configure(s settings) error {
+	c.db.SetBusyTimeout(s.busy()) // by default it waits for locks without end
 	for _, pragma := range []string{
 		"PRAGMA temp_store = MEMORY",                                 // temporary tables leave no file behind
 		fmt.Sprintf("PRAGMA temp.max_page_count = %d", maxTempPages), // they are in memory

@@ -182,6 +182,19 @@ func TestAClientThatVanishesInMidStreamFreesItsConnection(t *testing.T) {
 	}
 }
 
+func TestACallThatRunsOutOfTimeIsInterruptedAndFreesItsConnection(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	c.update("CREATE TEMP TABLE mine (n)")
+	ctx, cancel := context.WithTimeout(c.ctx, 100*time.Millisecond)
+	defer cancel()
+	_, err := c.ExecuteUpdate(ctx, "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) INSERT INTO mine SELECT 1 FROM t WHERE n < 0")
+	wantCode(t, err, codes.DeadlineExceeded, "a statement without end")
+	if got := c.query("SELECT count(*) FROM mine"); got[0][0] != "0" {
+		t.Errorf("there are %v rows, expected none", got)
+	}
+}
+
 func TestAKilledSessionCancelsItsCallAndClosesItsConnection(t *testing.T) {
 	p := serve(t)
 	c := p.connectJar(t)

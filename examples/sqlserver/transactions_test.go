@@ -219,6 +219,25 @@ func TestHandlesOfOthersAndMadeUpOnesAreUnknown(t *testing.T) {
 	wantCode(t, err, codes.Unauthenticated, "nobody in particular")
 }
 
+func TestHandlesOfASessionThatHasEndedAreToldWhy(t *testing.T) {
+	p := serve(t, "-idle-timeout", "300ms")
+	c := p.connect(t)
+	tx := must[*flightsql.Txn](t)(c.BeginTransaction(c.ctx))
+	prepared := must[*flightsql.PreparedStatement](t)(tx.Prepare(c.ctx, "SELECT 1"))
+	info := must[*flight.FlightInfo](t)(tx.Execute(c.ctx, "SELECT 1"))
+	eventually(t, "the session has ended", func() bool { return p.store.Len() == 0 })
+	_, fetched := c.fetch(info)
+	for what, err := range map[string]error{
+		"a transaction":        c.endTransaction(tx.ID()),
+		"a prepared statement": c.closePrepared(prepared.Handle()),
+		"a ticket":             fetched,
+	} {
+		if reason(err) != "SESSION_IDLE" || status.Code(err) != codes.NotFound {
+			t.Errorf("%s: %v (%s), expected NOT_FOUND and SESSION_IDLE", what, err, reason(err))
+		}
+	}
+}
+
 func flip(handle []byte) []byte {
 	changed := append([]byte(nil), handle...)
 	changed[len(changed)/2] ^= 1
