@@ -160,26 +160,32 @@ func TestAClientThatVanishesInMidStreamFreesItsConnection(t *testing.T) {
 	jar := flight.NewCookieMiddleware()
 	c := p.connectWith(t, cookieJar(jar)...)
 	c.update("CREATE TEMP TABLE mine (n)")
-	for _, sql := range []string{endless, "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT n FROM t WHERE n = 1 OR n < 0"} {
-		other := p.connectWith(t, cookieJar(jar.Clone())...)
-		info := must[*flight.FlightInfo](t)(other.Execute(other.ctx, endless))
-		if sql != endless { // it computes, and sends nothing
-			info = must[*flight.FlightInfo](t)(other.Execute(other.ctx, sql))
-		}
-		started := make(chan error, 1)
-		go func() {
-			r, err := other.DoGet(other.ctx, info.Endpoint[0].Ticket)
-			if err == nil {
-				defer r.Release()
-				r.Next()
-			}
-			started <- err
-		}()
-		eventually(t, "the stream has the connection", func() bool { return numbers(p.database, p.store)["sessions_busy"] == 1 })
-		_ = other.Close()
-		<-started
-		c.query("SELECT count(*) FROM mine")
+
+	other := p.connectWith(t, cookieJar(jar.Clone())...)
+	info := must[*flight.FlightInfo](t)(other.Execute(other.ctx, endless))
+	r := must[*flight.Reader](t)(other.DoGet(other.ctx, info.Endpoint[0].Ticket))
+	defer r.Release()
+	if !r.Next() {
+		t.Fatal(r.Err())
 	}
+	_ = other.Close()
+	c.query("SELECT count(*) FROM mine")
+
+	// And one whose stream computes, and sends nothing.
+	info = must[*flight.FlightInfo](t)(c.Execute(c.ctx, "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT n FROM t WHERE n = 1 OR n < 0"))
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if r, err := c.DoGet(ctx, info.Endpoint[0].Ticket); err == nil {
+			r.Release()
+		}
+	}()
+	eventually(t, "the stream has the connection", func() bool { return numbers(p.database, p.store)["connections_busy"] == 1 })
+	cancel()
+	<-gone
+	c.query("SELECT count(*) FROM mine")
 }
 
 func TestACallThatRunsOutOfTimeIsInterruptedAndFreesItsConnection(t *testing.T) {
