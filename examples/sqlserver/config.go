@@ -102,7 +102,6 @@ func (c *config) store() (*session.ExpiringSessionStore, error) {
 	store, err := session.OpenSessionStore(
 		layover.WithIdleTimeout(c.idle),
 		layover.WithLifetime(c.lifetime),
-		layover.WithUnconfirmedTimeouts(min(time.Minute, c.idle), min(30*time.Minute, c.idle)),
 		layover.WithMaxSessions(c.maxSessions),
 		layover.WithSourceShare(c.sourceShare),
 	)

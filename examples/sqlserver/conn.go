@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -39,8 +38,9 @@ type conn struct {
 	prepared    map[string]*prepared
 	transaction *transaction // the one that BeginTransaction has begun, if it is open
 	settings    settings
-	held        bool // a transaction is open, and the session knows it
 	trusted     bool // what runs is the server's own
+	changed     bool // it has temporary tables, or settings that a new one would not have
+	known       stake
 }
 
 // settings are the session options that concern a connection.
@@ -50,6 +50,8 @@ type settings struct {
 	queryOnly         bool
 	busyTimeout       int64 // milliseconds
 }
+
+func (s settings) busy() time.Duration { return time.Duration(s.busyTimeout) * time.Millisecond }
 
 func newConn(d *database, db *sqlite.Conn) *conn {
 	c := &conn{database: d, db: db, turn: make(chan struct{}, 1), prepared: make(map[string]*prepared)}
@@ -82,7 +84,7 @@ func (c *conn) enter(ctx context.Context) (leave func(), _ error) {
 func (c *conn) apply(s settings) error {
 	c.trusted = true
 	defer func() { c.trusted = false }()
-	c.db.SetBusyTimeout(time.Duration(s.busyTimeout) * time.Millisecond)
+	c.db.SetBusyTimeout(s.busy())
 	for _, pragma := range []string{
 		fmt.Sprintf("PRAGMA cache_size = %d", s.cacheSize),
 		fmt.Sprintf("PRAGMA case_sensitive_like = %t", s.caseSensitiveLike),
@@ -100,6 +102,26 @@ func (c *conn) apply(s settings) error {
 // transaction: a call for it, SQL text, or an error. It needs the turn.
 func (c *conn) inTransaction() bool { return !c.db.AutocommitEnabled() }
 
+// stake is what would be lost with a connection.
+type stake int
+
+const (
+	nothing     stake = iota
+	temporaries       // temporary tables, settings
+	open              // a transaction
+)
+
+// stake needs the turn.
+func (c *conn) stake() stake {
+	switch {
+	case c.inTransaction():
+		return open
+	case c.changed:
+		return temporaries
+	}
+	return nothing
+}
+
 // Close rolls back what is open, and closes the connection with all that is in it.
 // The session calls it when no call uses the connection any more.
 func (c *conn) Close() error {
@@ -108,7 +130,7 @@ func (c *conn) Close() error {
 	for _, p := range c.prepared {
 		p.statement.finalize()
 	}
-	return c.db.Close()
+	return closeConn(c.db)
 }
 
 // statement is a statement that SQLite has understood.
@@ -128,7 +150,8 @@ func (c *conn) compile(sql string) (*statement, error) {
 		return nil, failed(err)
 	}
 	if !isBlank(sql[len(sql)-rest:]) {
-		return nil, errors.Join(invalid("there is more than one statement: send them one by one"), stmt.Finalize())
+		_ = stmt.Finalize()
+		return nil, invalid("there is more than one statement: send them one by one")
 	}
 	return &statement{sql: sql, stmt: stmt}, nil
 }

@@ -6,9 +6,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,10 +16,11 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// database is a database file and the connections to it. It hands out connections
-// and keeps none: they are the sessions'.
+// database is a database file. It hands out connections to it and keeps none of them:
+// they are the sessions'.
 type database struct {
 	file    string
+	anchor  *sqlite.Conn  // idle, so that the last one of the others need not tidy up the file
 	scratch string        // the folder to remove in the end, if the file is a temporary one
 	max     int64         // how many connections there may be before calls without a session get none
 	turn    time.Duration // for how long calls of a session wait for each other
@@ -40,11 +41,27 @@ func openDatabase(file string, most int, turn time.Duration) (_ *database, err e
 		}
 		d.file = filepath.Join(d.scratch, "scratch.db")
 	}
-	c, err := sqlite.OpenConn(d.file, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL)
-	if err != nil {
+	if d.anchor, err = openConn(d.file, sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
-	return d, c.Close()
+	return d, nil
+}
+
+// addresses is held while a connection is opened or closed. Package sqlite (v1.4.2)
+// keeps authorizers by the address of their connection and removes them after it has
+// freed that: if another one that is just being opened got it, it would lose its own.
+var addresses sync.Mutex
+
+func openConn(file string, flags ...sqlite.OpenFlags) (*sqlite.Conn, error) {
+	addresses.Lock()
+	defer addresses.Unlock()
+	return sqlite.OpenConn(file, flags...)
+}
+
+func closeConn(c *sqlite.Conn) error {
+	addresses.Lock()
+	defer addresses.Unlock()
+	return c.Close()
 }
 
 // connect opens a connection.
@@ -56,19 +73,21 @@ func (d *database) connect(s settings) (_ *conn, err error) {
 			d.open.Add(-1)
 		}
 	}()
-	db, err := sqlite.OpenConn(d.file, sqlite.OpenReadWrite)
+	db, err := openConn(d.file, sqlite.OpenReadWrite)
 	if err != nil {
 		return nil, failed(err)
 	}
 	c := newConn(d, db)
 	if err := c.configure(s); err != nil {
-		return nil, errors.Join(failed(err), db.Close())
+		_ = closeConn(db)
+		return nil, failed(err)
 	}
 	return c, nil
 }
 
 // configure prepares a new connection for statements of strangers.
 func (c *conn) configure(s settings) error {
+	c.db.SetBusyTimeout(s.busy()) // by default it waits for locks without end
 	for _, pragma := range []string{
 		"PRAGMA temp_store = MEMORY",                                 // temporary tables leave no file behind
 		fmt.Sprintf("PRAGMA temp.max_page_count = %d", maxTempPages), // they are in memory
@@ -99,11 +118,10 @@ func (d *database) remove() error {
 	return os.RemoveAll(d.scratch)
 }
 
-// close is called when all connections are closed.
-func (d *database) close() error {
+// close is called when all other connections are closed.
+func (d *database) close() (err error) {
 	if n := d.open.Load(); n != 0 {
-		slog.Warn("connections are still open", "connections", n)
-		return errors.Join(fmt.Errorf("%d connections are still open", n), d.remove())
+		err = fmt.Errorf("%d connections are still open", n)
 	}
-	return d.remove()
+	return errors.Join(err, closeConn(d.anchor), d.remove())
 }

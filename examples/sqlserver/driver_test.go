@@ -20,11 +20,7 @@ func TestTheDriverForDatabaseSQLWorksWithAndWithoutSessionsOfItsOwn(t *testing.T
 	for _, carrier := range []string{"cookie", "principal"} {
 		t.Run(carrier, func(t *testing.T) {
 			p := serve(t, "-carrier", carrier, "-token", "alice:secret")
-			connector := &driver.Connector{}
-			if err := connector.Configure(&driver.DriverConfig{Address: p.addr, Token: "secret", Timeout: 30 * time.Second}); err != nil {
-				t.Fatal(err)
-			}
-			db := sql.OpenDB(connector)
+			db := sql.OpenDB(connector(t, &driver.DriverConfig{Address: p.addr, Token: "secret", Timeout: 30 * time.Second}))
 			defer func() { _ = db.Close() }()
 			db.SetMaxOpenConns(1)
 			useDriver(t, db)
@@ -37,6 +33,15 @@ func TestTheDriverForDatabaseSQLWorksWithAndWithoutSessionsOfItsOwn(t *testing.T
 			}
 		})
 	}
+}
+
+func connector(t *testing.T, config *driver.DriverConfig) *driver.Connector {
+	t.Helper()
+	c := &driver.Connector{}
+	if err := c.Configure(config); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func exec(t *testing.T, db interface {

@@ -53,10 +53,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	slog.Info("serving Flight SQL", "address", p.addr, "sessions by", c.carrier, "authentication", c.users.any())
+	slog.Info("serving Flight SQL", "address", p.addr, "carrier", c.carrier, "authentication", c.users.any())
 	select {
 	case <-ctx.Done():
-		slog.Info("stopping", "drain timeout", c.drain)
+		slog.Info("stopping", "drain_timeout", c.drain)
 		return p.stop()
 	case err := <-p.failed:
 		return errors.Join(err, p.stop())
@@ -118,7 +118,8 @@ func start(c *config) (_ *process, err error) {
 var errStuck = errors.New("calls do not end")
 
 // stop ends the server: no new clients, then no new sessions, then no calls, then no
-// sessions. Calls that do not end by themselves are cut off.
+// sessions. Calls that do not end by themselves are cut off, as those are which watch
+// its health: they have been told.
 func (p *process) stop() (err error) {
 	p.health.Shutdown() // NOT_SERVING
 	p.store.Drain()

@@ -19,6 +19,7 @@ type options struct {
 	queryOnly         *session.Option[bool]
 	busyTimeout       *session.Option[int64]
 	parameterTypes    *session.Option[string]
+	connectionState   *session.Option[bool]
 }
 
 const (
@@ -46,12 +47,14 @@ func newOptions(s *server) *options {
 		// database/sql cannot write unions, the only type that says what SQLite takes.
 		parameterTypes: &session.Option[string]{Name: "parameter_types", Default: typesNone, Check: session.OneOf(typesNone, typesUnion),
 			Description: "whether parameters of prepared statements are said to be unions, or nothing is said of them"},
+		connectionState: &session.Option[bool]{Name: "connection_state", ReadOnly: true,
+			Description: "whether the connection has temporary tables, settings or a transaction, which would be lost with it"},
 	}
 }
 
 // schema says which options there are.
 func (o *options) schema() *session.Schema {
-	return session.MustSchema(o.catalog, o.cacheSize, o.caseSensitiveLike, o.queryOnly, o.busyTimeout, o.parameterTypes)
+	return session.MustSchema(o.catalog, o.cacheSize, o.caseSensitiveLike, o.queryOnly, o.busyTimeout, o.parameterTypes, o.connectionState)
 }
 
 // settings returns those of the call's session.

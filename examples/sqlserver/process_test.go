@@ -6,8 +6,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"database/sql"
 	"encoding/json"
+	"encoding/pem"
 	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +26,7 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
+	"github.com/apache/arrow-go/v18/arrow/flight/flightsql/driver"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -243,6 +253,34 @@ func TestALoginGetsATokenWhoseSessionIsItsOwn(t *testing.T) {
 	if _, err := p.connectAs(t, "made.up.token.x").tryQuery("SELECT 1"); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("a token that is made up: %v", err)
 	}
+}
+
+func TestItServesWithTLS(t *testing.T) {
+	folder := t.TempDir()
+	cert, key, pool := selfSigned(t, folder)
+	p := serve(t, "-tls-cert", cert, "-tls-key", key, "-token", "alice:secret")
+	db := sql.OpenDB(connector(t, &driver.DriverConfig{Address: p.addr, Token: "secret", Timeout: 30 * time.Second,
+		TLSEnabled: true, TLSConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}))
+	defer func() { _ = db.Close() }()
+	useDriver(t, db)
+}
+
+// selfSigned writes a certificate for 127.0.0.1 and its key.
+func selfSigned(t *testing.T, folder string) (cert, key string, pool *x509.CertPool) {
+	t.Helper()
+	private := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der := must[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private))
+	pool = x509.NewCertPool()
+	pool.AddCert(must[*x509.Certificate](t)(x509.ParseCertificate(der)))
+	write := func(name, kind string, der []byte) string {
+		file := filepath.Join(folder, name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", must[[]byte](t)(x509.MarshalPKCS8PrivateKey(private))), pool
 }
 
 func TestNoSecretIsPrinted(t *testing.T) {

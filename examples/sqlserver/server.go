@@ -6,6 +6,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -42,8 +43,20 @@ func newServer(d *database, connectionIdle, transactionTimeout time.Duration) *s
 	return s
 }
 
-// connect opens the connection of the call's session.
+// errStateLost tells a client, once, that it has lost what the session's connection
+// had: its next statement might find another table by the name of a temporary one.
+var errStateLost = status.Error(codes.Aborted, "the session's connection was closed meanwhile; its temporary tables, settings and transaction are gone")
+
+// connect opens the connection of the call's session. That the session has none
+// although it has a stake in one says that it was lost.
 func (s *server) connect(ctx context.Context, _ string) (*conn, error) {
+	lost, err := s.options.connectionState.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if lost {
+		return nil, cmp.Or(s.options.connectionState.Set(ctx, false), errStateLost)
+	}
 	settings, err := s.options.settings(ctx)
 	if err != nil {
 		return nil, err
@@ -72,27 +85,39 @@ func (s *server) enter(ctx context.Context) (_ *conn, leave func(), _ error) {
 	}, nil
 }
 
-// track tells the session whether its connection has a transaction open, whatever
-// has begun or ended it. While it has, it does not count as idle, for a time: a
-// client that has gone must not keep its locks forever. It needs the turn.
+// track tells the session what its connection has that would be lost with it, whatever
+// has made it so. A connection with temporary tables stays open as long as its session,
+// unless others need its place; one with a transaction only for a time: a client that
+// has gone must not keep its locks. It needs the turn.
 func (s *server) track(ctx context.Context, c *conn) {
-	open := c.inTransaction()
-	if !open {
+	now := c.stake()
+	if now != open {
 		c.transaction = nil
 	}
-	if open == c.held {
+	if now == c.known {
 		return
 	}
 	hold := time.Duration(0)
-	if open {
+	switch now {
+	case temporaries:
+		hold = forever
+	case open:
 		hold = s.transactionTimeout
+	case nothing:
 	}
-	if err := s.conns.Hold(ctx, "", hold); err != nil {
-		slog.Warn("a transaction could not be held", "open", open, "error", err)
+	err := s.conns.Hold(ctx, "", hold)
+	if (now == nothing) != (c.known == nothing) {
+		err = errors.Join(err, s.options.connectionState.Set(ctx, now != nothing))
+	}
+	if err != nil {
+		slog.Warn("the session does not know the state of its connection", "error", err)
 		return
 	}
-	c.held = open
+	c.known = now
 }
+
+// forever is longer than a session lasts.
+const forever = 365 * 24 * time.Hour
 
 // errTooManyConnections says that a call cannot have a connection for itself. How many
 // sessions may have one is a matter of the store, which closes those that are idle.
@@ -136,8 +161,12 @@ func hasSession(ctx context.Context) bool {
 // enterIf is enter for a call that has a session, and visit for one that has none:
 // it leaves nothing behind.
 func (s *server) enterIf(ctx context.Context) (_ *conn, leave func(), _ error) {
-	if hasSession(ctx) {
+	switch _, err := session.Lookup(ctx); {
+	case err == nil:
 		return s.enter(ctx)
+	case errors.Is(err, session.ErrNoSession):
+		return s.visit(ctx)
+	default: // it has one, and could not get it
+		return nil, nil, err
 	}
-	return s.visit(ctx)
 }

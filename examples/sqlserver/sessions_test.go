@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover/session"
@@ -71,16 +72,35 @@ func TestASessionThatIsLostIsToldOfWithItsReasonAndCanBeginAfresh(t *testing.T) 
 	c.update("CREATE TEMP TABLE mine (n)")
 }
 
-func TestTheConnectionOfAnIdleSessionIsClosedAndTheSessionGoesOn(t *testing.T) {
+func TestTheConnectionOfAnIdleSessionIsClosedUnlessSomethingWouldBeLost(t *testing.T) {
 	p := serve(t, "-connection-idle-timeout", "100ms")
 	c := p.connectJar(t)
-	c.update("CREATE TEMP TABLE mine (n)")
+	c.update("CREATE TABLE t (n)")
 	eventually(t, "the connection is closed", func() bool { return p.database.open.Load() == 0 })
-	if _, err := c.tryQuery("SELECT * FROM mine"); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("the table of the connection before: %v, expected that it is gone", err)
+	c.query("SELECT * FROM t")
+	c.update("CREATE TEMP TABLE t (n, mine)")
+	other := p.connectJar(t)
+	other.update("PRAGMA table_info(t)")
+	eventually(t, "a later connection, with nothing in it, is closed", func() bool { return p.database.open.Load() == 1 })
+	c.query("SELECT mine FROM t")
+	if n := p.store.Stats().Created; n != 2 {
+		t.Errorf("%d sessions were made, expected 2", n)
 	}
-	if n := p.store.Stats().Created; n != 1 {
-		t.Errorf("%d sessions were made, expected 1", n)
+}
+
+func TestASessionWhoseConnectionIsLostWithItsTemporaryTablesIsToldOnce(t *testing.T) {
+	p := serve(t, "-max-connections", "1")
+	a, b := p.connectJar(t), p.connectJar(t)
+	a.update("CREATE TABLE t (n)")
+	a.update("CREATE TEMP TABLE t (n, mine)")
+	b.update("PRAGMA foreign_keys = OFF") // and so needs a session, and the only place
+	for _, one := range []*client{a, b} {
+		_, err := one.ExecuteUpdate(one.ctx, "INSERT INTO t (n) VALUES (1)") // into which one?
+		wantCode(t, err, codes.Aborted, "a statement after the temporary table, or a setting, is lost")
+		if got := one.query("SELECT count(*) FROM t"); got[0][0] != "0" {
+			t.Errorf("the table of the same name has %v rows, expected 0", got)
+		}
+		one.update("PRAGMA foreign_keys = ON")
 	}
 }
 
@@ -140,25 +160,44 @@ func TestAClientThatVanishesInMidStreamFreesItsConnection(t *testing.T) {
 	jar := flight.NewCookieMiddleware()
 	c := p.connectWith(t, cookieJar(jar)...)
 	c.update("CREATE TEMP TABLE mine (n)")
-	for _, sql := range []string{endless, "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT n FROM t WHERE n = 1 OR n < 0"} {
-		other := p.connectWith(t, cookieJar(jar.Clone())...)
-		info := must[*flight.FlightInfo](t)(other.Execute(other.ctx, endless))
-		if sql != endless { // it computes, and sends nothing
-			info = must[*flight.FlightInfo](t)(other.Execute(other.ctx, sql))
+
+	other := p.connectWith(t, cookieJar(jar.Clone())...)
+	info := must[*flight.FlightInfo](t)(other.Execute(other.ctx, endless))
+	r := must[*flight.Reader](t)(other.DoGet(other.ctx, info.Endpoint[0].Ticket))
+	defer r.Release()
+	if !r.Next() {
+		t.Fatal(r.Err())
+	}
+	_ = other.Close()
+	c.query("SELECT count(*) FROM mine")
+
+	// And one whose stream computes, and sends nothing.
+	info = must[*flight.FlightInfo](t)(c.Execute(c.ctx, "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT n FROM t WHERE n = 1 OR n < 0"))
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if r, err := c.DoGet(ctx, info.Endpoint[0].Ticket); err == nil {
+			r.Release()
 		}
-		started := make(chan error, 1)
-		go func() {
-			r, err := other.DoGet(other.ctx, info.Endpoint[0].Ticket)
-			if err == nil {
-				defer r.Release()
-				r.Next()
-			}
-			started <- err
-		}()
-		eventually(t, "the stream has the connection", func() bool { return numbers(p.database, p.store)["sessions_busy"] == 1 })
-		_ = other.Close()
-		<-started
-		c.query("SELECT count(*) FROM mine")
+	}()
+	eventually(t, "the stream has the connection", func() bool { return numbers(p.database, p.store)["connections_busy"] == 1 })
+	cancel()
+	<-gone
+	c.query("SELECT count(*) FROM mine")
+}
+
+func TestACallThatRunsOutOfTimeIsInterruptedAndFreesItsConnection(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	c.update("CREATE TEMP TABLE mine (n)")
+	ctx, cancel := context.WithTimeout(c.ctx, 100*time.Millisecond)
+	defer cancel()
+	_, err := c.ExecuteUpdate(ctx, "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) INSERT INTO mine SELECT 1 FROM t WHERE n < 0")
+	wantCode(t, err, codes.DeadlineExceeded, "a statement without end")
+	if got := c.query("SELECT count(*) FROM mine"); got[0][0] != "0" {
+		t.Errorf("there are %v rows, expected none", got)
 	}
 }
 
@@ -229,6 +268,21 @@ func TestConnectionsOfSessionsAreLimited(t *testing.T) {
 	}
 	if n := p.database.open.Load(); n > 2 {
 		t.Errorf("%d connections are open, expected 2", n)
+	}
+}
+
+func TestAHeaderFindsTheSessionOfItsPrincipalAlone(t *testing.T) {
+	p := serve(t, "-carrier", "header:x-session", "-token", "alice:a", "-token", "bob:b")
+	with := func(token, key string) *client {
+		c := p.connectAs(t, token)
+		c.ctx = metadata.AppendToOutgoingContext(c.ctx, "x-session", key)
+		return c
+	}
+	with("a", "one").update("CREATE TEMP TABLE mine (n)")
+	with("a", "one").query("SELECT * FROM mine")
+	for name, other := range map[string]*client{"another key": with("a", "two"), "another principal": with("b", "one")} {
+		_, err := other.tryQuery("SELECT * FROM mine")
+		wantCode(t, err, codes.InvalidArgument, name)
 	}
 }
 

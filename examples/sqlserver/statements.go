@@ -178,7 +178,10 @@ func stream(ctx context.Context, leave func(), start func() (_ *rows, free func(
 	return rows.schema, chunks, nil
 }
 
-// sendTo sends all batches, or what went wrong.
+// sendTo sends all batches, and then what went wrong. That ctx is done goes wrong, too:
+// arrow-go's server may notice only that the channel is closed, and the client of a
+// session that was killed would take what it has for all of the result. The server
+// reads until then, whatever has become of the client, so this waits for nobody.
 func (r *rows) sendTo(ctx context.Context, chunks chan<- flight.StreamChunk) {
 	for {
 		var chunk flight.StreamChunk
@@ -192,6 +195,7 @@ func (r *rows) sendTo(ctx context.Context, chunks chan<- flight.StreamChunk) {
 			if chunk.Data != nil {
 				chunk.Data.Release()
 			}
+			chunks <- flight.StreamChunk{Err: failed(ctx.Err())}
 			return
 		}
 		if chunk.Err != nil {
