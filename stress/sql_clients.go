@@ -206,6 +206,14 @@ func (c *sqlClient) isMine(ctx context.Context, sql string, want int64) error {
 	return err
 }
 
+// settleIn connects with a jar, and makes a session.
+func (c *sqlClient) settleIn(ctx context.Context, id int64) error {
+	if err := c.come(newJar()); err != nil {
+		return err
+	}
+	return c.make(ctx, id)
+}
+
 // make gives the client a session with an option and a temporary table.
 func (c *sqlClient) make(ctx context.Context, id int64) error {
 	options, err := flight.NewSessionOptionValues(map[string]any{"cache_size": fmt.Sprint(-1000 - id%1000)})
@@ -230,7 +238,7 @@ func (c *sqlClient) make(ctx context.Context, id int64) error {
 // temporary uses a temporary table over several calls.
 func (c *sqlClient) temporary(ctx context.Context, rng *rand.Rand) error {
 	id := rng.Int64N(1 << 40)
-	if err := errors.Join(c.come(newJar()), c.make(ctx, id)); err != nil {
+	if err := c.settleIn(ctx, id); err != nil {
 		return err
 	}
 	for range 1 + rng.IntN(5) {
@@ -269,7 +277,7 @@ func (c *sqlClient) options(ctx context.Context) (map[string]*flight.SessionOpti
 // late comes back when its session has idled out, is told, and starts afresh.
 func (c *sqlClient) late(ctx context.Context, rng *rand.Rand) error {
 	id := rng.Int64N(1 << 40)
-	if err := errors.Join(c.come(newJar()), c.make(ctx, id)); err != nil {
+	if err := c.settleIn(ctx, id); err != nil {
 		return err
 	}
 	if !pause(ctx, c.idle+c.idle/4+grace) {
@@ -329,13 +337,14 @@ func (c *sqlClient) inTransaction(ctx context.Context, tx *flightsql.Txn, id int
 	if err != nil {
 		return err
 	}
-	info, err = prepared.Execute(ctx)
-	if err == nil {
-		if n, err = c.fetch(ctx, info); err == nil {
-			c.expect(own, n == 1, "a prepared statement without cookies counts %d, want 1", n)
-		}
+	defer func() { _ = prepared.Close(ctx) }()
+	if info, err = prepared.Execute(ctx); err != nil {
+		return err
 	}
-	return errors.Join(err, prepared.Close(ctx))
+	if n, err = c.fetch(ctx, info); err == nil {
+		c.expect(own, n == 1, "a prepared statement without cookies counts %d, want 1", n)
+	}
+	return err
 }
 
 // vanish leaves in the middle of a transaction; some with the lock on the database.
@@ -374,7 +383,7 @@ func (c *sqlClient) plain(ctx context.Context, rng *rand.Rand) error {
 // cutOff vanishes in the middle of a result that never ends.
 func (c *sqlClient) cutOff(ctx context.Context, rng *rand.Rand) error {
 	id := rng.Int64N(1 << 40)
-	if err := errors.Join(c.come(newJar()), c.make(ctx, id)); err != nil {
+	if err := c.settleIn(ctx, id); err != nil {
 		return err
 	}
 	info, err := c.flight.Execute(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n")

@@ -26,8 +26,9 @@ func runSQL(ctx context.Context, c config, out, progress io.Writer) error {
 	people := newSQLPopulation(c, srv.addr, v, m)
 	v.expect(answered, people.prepare(ctx) == nil, "the table that all sessions share could not be made")
 	m.began = time.Now()
-	within, cancel := context.WithTimeout(ctx, c.duration)
+	within, cancel := context.WithCancel(ctx) // no deadline: calls would take it for theirs
 	defer cancel()
+	defer time.AfterFunc(c.duration, cancel).Stop()
 	people.start(within)
 	last := people.observe(within, srv, progress)
 	cancel()
