@@ -272,7 +272,9 @@ func WithLazySessions() MiddlewareOption {
 // WithCancelOnKill has the context of a handler be canceled when the session of its
 // call is killed, see [ExpiringSessionStore.Kill], or is closed under it by a shutdown
 // that runs out of time. Its cause is a [*layover.EndedError]. The client of a call that
-// fails for that is told that its session is lost. Other ends let calls go on.
+// fails for that is told that its session is lost. Other ends let calls go on. What
+// produces the batches of a DoGet must send the error of its context before it closes
+// its channel: arrow-go takes a channel that is closed for the end of the result.
 //
 // Default: calls go on. It costs each call about a microsecond. Only sessions in an
 // [ExpiringSessionStore] have contexts.
