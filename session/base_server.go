@@ -41,9 +41,9 @@ type BaseServer struct {
 //
 // The declared options are set first, in the order of their declaration, then others by
 // name. If there is no session it is made, also by a request without options, but not
-// by one of whose options none is set. If the session itself fails, as that the store
-// is full or it has ended, the call does, with the error of [SetOption]; options that
-// were set before that stay.
+// by one of whose options none can be set, as far as that is known before. If the
+// session itself fails, as that the store is full or it has ended, the call does, with
+// the error of [SetOption]; options that were set before that stay.
 func (b BaseServer) SetSessionOptions(ctx context.Context, req *flight.SetSessionOptionsRequest) (*flight.SetSessionOptionsResult, error) {
 	r := setting{ctx: ctx, schema: b.Options, asked: req.GetSessionOptions()}
 	if err := r.run(); err != nil {

@@ -6,12 +6,15 @@ package session
 import (
 	"context"
 	"errors"
+	"math"
 	"reflect"
 	"slices"
 	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
+
+	"github.com/c8e4ff29/layover"
 )
 
 // change sets the option to a value that was accepted, nil: unsets it, and asks
@@ -25,7 +28,8 @@ func (o *Option[T]) change(ctx context.Context, value *flight.SessionOptionValue
 	if err != nil || s == nil {
 		return err
 	}
-	ctx, done, err := takeChange(ctx, unwrap(s), o.Name)
+	target := unwrap(s)
+	ctx, done, err := takeChange(ctx, target, o.Name)
 	if err != nil {
 		return err
 	}
@@ -41,13 +45,19 @@ func (o *Option[T]) change(ctx context.Context, value *flight.SessionOptionValue
 	kept := false
 	defer func() { // also if OnChange ends its goroutine
 		if !kept {
-			putBack(ctx, s, o.Name, was)
+			putBack(ctx, target, o.Name, was)
 		}
 	}()
 	err = o.tell(ctx, from, to)
+	if now := unwrap(s); err == nil && reflect.ValueOf(target).Comparable() && !same(now, target) { // by Begin, or a handle: there the option is not set
+		err = &observerError{errElsewhereNow}
+	}
 	kept = err == nil
 	return err
 }
+
+// errElsewhereNow says that an OnChange has given its call another session.
+var errElsewhereNow = &callError{code: codes.Internal, reason: "SESSION_FAILED", text: "the call got another session while an option was set"}
 
 // tell asks OnChange. The error is a [*observerError].
 func (o *Option[T]) tell(ctx context.Context, from, to T) error {
@@ -92,8 +102,9 @@ func toChange(ctx context.Context, name string, value *flight.SessionOptionValue
 	return Ensure(ctx)
 }
 
-// putBack undoes a change that was refused. What was there before may have lost its
-// room to others meanwhile; then the option is unset, rather than what was refused.
+// putBack undoes a change that was refused, in the session in which it was made. What
+// was there before is within the limits whatever was set meanwhile; if the store has
+// no room for it any more, the option is unset, rather than what was refused.
 func putBack(ctx context.Context, s ServerSession, name string, was *flight.SessionOptionValue) {
 	var err error
 	defer func() {
@@ -102,15 +113,34 @@ func putBack(ctx context.Context, s ServerSession, name string, was *flight.Sess
 		}
 	}()
 	defer contain(&err)
-	put := func(v *flight.SessionOptionValue) error {
-		if h := handleFrom(ctx); h != nil {
-			return h.putIn(s, name, v)
+	own, ok := s.(*statefulServerSession)
+	switch {
+	case !ok && was.GetOptionValue() == nil:
+		s.EraseSessionOption(name)
+	case !ok:
+		s.SetSessionOption(name, was)
+	case was == nil:
+		own.erase(name, leaseFor(ctx, own))
+	default:
+		if _, err = own.keep(name, was, &unlimited, leaseFor(ctx, own)); err != nil {
+			own.erase(name, leaseFor(ctx, own))
 		}
-		return callFrom(ctx).put(s, name, v)
 	}
-	if err = put(was); err != nil {
-		err = errors.Join(err, put(nil))
+}
+
+// unlimited is for what is within the limits already.
+var unlimited = OptionLimits{Options: math.MaxInt, Name: math.MaxInt, Value: math.MaxInt, Session: math.MaxInt}
+
+// leaseFor returns the call's lease on a session in a store of this package's; nil: it
+// has none.
+func leaseFor(ctx context.Context, own *statefulServerSession) *layover.Lease[resident] {
+	if h := handleFrom(ctx); h != nil {
+		if l := h.live.Load(); l == nil || l.session != ServerSession(own) {
+			return nil
+		}
+		return h.leaseOn(own)
 	}
+	return callFrom(ctx).leaseOn(own)
 }
 
 // equal compares two values of options.

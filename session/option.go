@@ -57,14 +57,18 @@ type Option[T OptionType] struct {
 	// it was stored: whatever the session opens meanwhile sees the new one. An error,
 	// or a panic, refuses the change: the old value is put back, and the client gets
 	// ERROR, or INVALID_VALUE for an error that wraps [ErrInvalidOption]. Other options
-	// that it has set stay set. It is not told when a session ends, or when a handler
-	// changes it by SetSessionOption.
+	// that it has set stay set. The change also is refused if OnChange gives its call
+	// another session, as [Begin] does. It is not told when a session ends, when a
+	// handler changes the option by SetSessionOption, or when a store that hands out
+	// copies fails to store what it was told of.
 	//
 	// In one session such changes are made one at a time: the others wait, no longer
 	// than their contexts. With the context that OnChange is given it may set other
 	// options of the session, but not this one; with another context that would wait
-	// for itself. In a store that hands out copies of its sessions, that is so for
-	// each copy. nil: nobody is told, and nobody waits.
+	// for itself. What it sets so is part of the change, and does not wait: if it does
+	// that on goroutines, it must wait for them. In a store that hands out copies of its
+	// sessions all that is so for each copy, and for sessions of a type that cannot be
+	// compared not at all. nil: nobody is told, and nobody waits.
 	OnChange func(ctx context.Context, from, to T) error
 }
 
