@@ -6,7 +6,6 @@ package layover
 import (
 	"cmp"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -60,23 +59,18 @@ func (s *Store[S]) info(c *config, e *entry[S], st state, now time.Duration) Inf
 	return in
 }
 
-// Retired reports whether a session with fingerprint f, that of the ID that it had
-// last, has ended but is not closed yet, since calls still use it. It looks at all
-// such sessions, which for ten thousand takes some milliseconds; the ledger's mutex
-// is held for a small part of them.
-func (s *Store[S]) Retired(f Fingerprint) bool {
-	for _, e := range s.retirees() { // a keyed hash takes longer than an insert: not under the mutex
-		if s.Fingerprint(e.id()) == f && e.load().phase() == retired {
+// Retired reports whether a session that had this ID last has ended but is not closed
+// yet, since calls still use it. It looks at all such sessions.
+func (s *Store[S]) Retired(id string) bool {
+	h := s.index.hash(id)
+	s.lock()
+	defer s.unlock()
+	for e := range s.ledger.retired {
+		if e.hash() == h && e.is(id) && e.load().phase() == retired {
 			return true
 		}
 	}
 	return false
-}
-
-func (s *Store[S]) retirees() []*entry[S] {
-	s.lock()
-	defer s.unlock()
-	return slices.Collect(maps.Keys(s.ledger.retired))
 }
 
 // SourceInfo is what [Store.Sources] tells about a source.

@@ -191,12 +191,12 @@ func lingers(ctx context.Context) bool {
 		return false
 	}
 	for _, d := range h.brought() {
-		if d.why != whyGarbage && h.m.store.store.Retired(d.mark) { // else it may be somebody else's
+		if d.why != whyGarbage && h.m.store.store.Retired(d.token) { // else it may be somebody else's
 			return true
 		}
 	}
 	by := h.principal()
-	return by != nil && h.m.store.store.Retired(h.m.fingerprint(by.id))
+	return by != nil && h.m.store.store.Retired(by.id)
 }
 
 // setting is one SetSessionOptions.

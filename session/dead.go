@@ -19,6 +19,7 @@ import (
 
 // deadToken is a token that a call brought and that names no live session.
 type deadToken struct {
+	token  string // empty: of a principal, or nobody's
 	mark   layover.Fingerprint
 	key    layover.Fingerprint // under which it is remembered who was told
 	why    string              // the name of a reason
@@ -53,7 +54,7 @@ var lostTexts = map[string]string{
 // deadCookie judges a cookie's token that names no live session of this caller,
 // from what the store says of it.
 func (m *interceptors) deadCookie(token, caller string, err error) deadToken {
-	d := deadToken{cookie: true}
+	d := deadToken{cookie: true, token: token}
 	n := (*layover.NotFoundError)(nil)
 	if errors.As(err, &n) && n.Reason != 0 && !m.isElses(token, caller) {
 		d.why, d.held = n.Reason.String(), n.Held
