@@ -494,10 +494,12 @@ func TestResourcesNeedThisPackagesSessions(t *testing.T) {
 	srv.statements["all"] = func(ctx context.Context, _ session.ServerSession) error {
 		_, get := w.Get(ctx, "")
 		_, acquire := w.Acquire(ctx, "")
+		_, _, opened := w.Opened(ctx, "")
+		hold, discard := w.Hold(ctx, "", time.Hour), w.Discard(ctx, "")
 		_, handle := session.NewHandle(ctx, "thing", nil)
 		_, resolve := session.ResolveHandle(ctx, "thing", []byte("x"))
 		_, within := session.Context(ctx)
-		got = []error{get, acquire, handle, resolve, within}
+		got = []error{get, acquire, opened, hold, discard, handle, resolve, within}
 		return nil
 	}
 	users := session.WithFactory(fakeFactory(func() (session.ServerSession, error) { return &userSession{id: "user-session"}, nil }))
@@ -514,13 +516,16 @@ func TestResourcesNeedThisPackagesSessions(t *testing.T) {
 		}
 	}
 	serveEdge(t, session.NewServerMiddleware(session.NewStatefulServerSessionManager(users)), srv).client().must(info("all"))
-	for i, err := range got[:3] { // the others have what they need
+	for i, err := range got[:6] { // the others have what they need
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("a type of the server's own, %d: %v", i, err)
 		}
 	}
-	if _, err := w.Get(t.Context(), ""); !errors.Is(err, session.ErrNoSession) {
-		t.Errorf("outside: %v", err)
+	_, get := w.Get(t.Context(), "")
+	for _, err := range []error{get, w.Hold(t.Context(), "", time.Hour), w.Discard(t.Context(), "")} {
+		if !errors.Is(err, session.ErrNoSession) {
+			t.Errorf("outside: %v", err)
+		}
 	}
 	w.want(t, 0)
 }
