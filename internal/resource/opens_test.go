@@ -154,6 +154,8 @@ func TestWhatAnOpenHasAcquiredLeavesAfterIt(t *testing.T) {
 		w.use(s, "outer") // the inner one was used longer ago
 		w.use(other, "new")
 		w.wantOpen("inner", "new")
+		<-time.After(time.Second)
+		w.use(other, "new")
 		w.pool.SetMax(1)
 		w.wantOpen("new")
 		w.done(s, other)
