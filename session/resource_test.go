@@ -397,34 +397,38 @@ func TestTheHandlerLearnsWhyAnOpenFailed(t *testing.T) {
 
 // A broken one is replaced by the next Get, also in the same call.
 func TestADiscardedResourceIsReplaced(t *testing.T) {
-	w := newWires()
-	srv := w.server()
-	srv.statements["replace"] = func(ctx context.Context, _ session.ServerSession) error {
-		one, err := w.Get(ctx, "")
-		if err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWires()
+		srv := w.server()
+		srv.statements["replace"] = func(ctx context.Context, _ session.ServerSession) error {
+			one, err := w.Get(ctx, "")
+			if err != nil {
+				return err
+			}
+			if err := w.Discard(ctx, ""); err != nil {
+				return err
+			}
+			two, err := w.Get(ctx, "")
+			if one == two {
+				t.Error("it is the same one")
+			}
 			return err
 		}
-		if err := w.Discard(ctx, ""); err != nil {
-			return err
+		store := newStore(t)
+		c := serveEdgeInBubble(t, edge(store), srv).client()
+		c.must(info("discard")) // nothing to do
+		if store.Len() != 0 {
+			t.Error("that has made a session")
 		}
-		two, err := w.Get(ctx, "")
-		if one == two {
-			t.Error("it is the same one")
+		cookie := c.must(info("replace")).cookie(t)
+		synctest.Wait() // it is closed
+		c.must(info("replace"), cookie)
+		synctest.Wait()
+		if err := store.Shutdown(t.Context()); err != nil {
+			t.Error(err)
 		}
-		return err
-	}
-	store := newStore(t)
-	c := serveEdge(t, edge(store), srv).client()
-	c.must(info("discard")) // nothing to do
-	if store.Len() != 0 {
-		t.Error("that has made a session")
-	}
-	cookie := c.must(info("replace")).cookie(t)
-	c.must(info("replace"), cookie)
-	if err := store.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	w.want(t, 3, 1, 2, 3)
+		w.want(t, 3, 1, 2, 3)
+	})
 }
 
 // What goes on after the call keeps resource and session for as long as it needs them.
