@@ -245,6 +245,32 @@ func TestUsesBesideTheEndOfTheCallKeepNothing(t *testing.T) {
 	}
 }
 
+// What is open only when the call is over is used by nobody.
+func TestAResourceThatIsOpenTooLateIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWires()
+		gate := make(chan struct{})
+		w.opens = func(context.Context) error { <-gate; return nil }
+		store := newStore(t)
+		srv := w.server()
+		got := make(chan error, 1)
+		srv.statements["leave"] = func(ctx context.Context, _ session.ServerSession) error {
+			go func() { _, err := w.Get(ctx, ""); got <- err }()
+			synctest.Wait()
+			return nil
+		}
+		c := serveEdgeInBubble(t, edge(store), srv).client()
+		c.must(info("leave"), c.must(setOption("a", "b")).cookie(t))
+		close(gate)
+		if err := <-got; err == nil {
+			t.Error("it is got after the call")
+		}
+		if st := store.Resources(); st.Open != 1 || st.Busy != 0 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
 // An Open that ends its goroutine is an error: the client gets an answer, and the
 // session is leased to nobody any more.
 func TestAnOpenThatExitsIsAnError(t *testing.T) {
