@@ -6,6 +6,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,6 +145,134 @@ func TestCallsAreCanceledByALateShutdown(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		_ = store.Shutdown(t.Context())
+	})
+}
+
+// ways are how a call comes to its session, which that one has then.
+var ways = map[string]func(ctx context.Context) error{
+	"cookie":    func(context.Context) error { return nil },
+	"stream":    func(context.Context) error { return nil },
+	"makes it":  func(ctx context.Context) error { _, err := session.Ensure(ctx); return err },
+	"begins it": func(ctx context.Context) error { _, err := session.Begin(ctx); return err },
+	"handle": func(ctx context.Context) error {
+		_, err := session.ResolveHandle(ctx, "transaction", presented(ctx))
+		return err
+	},
+	"renews it":        func(ctx context.Context) error { return session.Renew(ctx) },
+	"renewed meantime": func(context.Context) error { return nil },
+}
+
+// Whatever way a call comes to its session, a kill of that cancels the call, and
+// nothing else does: neither a close of it, nor the end of those that it had before.
+func TestACallIsCanceledByAKillOfTheSessionThatItHasByThen(t *testing.T) {
+	for way := range ways {
+		for _, end := range []string{"killed", "closed", "others killed"} {
+			t.Run(way+", "+end, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { canceledByTheRightKill(t, way, end) })
+			})
+		}
+	}
+}
+
+func canceledByTheRightKill(t *testing.T, way, end string) {
+	store := newStore(t)
+	inside, gate := make(chan string, 1), make(chan struct{})
+	n := newCounter()
+	n.statements["long"] = func(ctx context.Context, _ session.ServerSession) error {
+		err := ways[way](ctx)
+		s, lookup := session.Lookup(ctx)
+		if err = errors.Join(err, lookup); err != nil {
+			t.Error(err)
+			inside <- ""
+			return err
+		}
+		inside <- s.Token()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-gate:
+			return nil
+		}
+	}
+	c := serveEdgeInBubble(t, edge(store, session.WithCancelOnKill()), n.sqlServer).client()
+	handle, _ := n.begin(c)
+	cookies := []string{c.must(setOption("a", "b")).cookie(t)}
+	do := presenting(info("long"), handle)
+	switch way {
+	case "stream":
+		do = directScan("long")
+	case "makes it":
+		cookies = nil
+	}
+	replied := c.start(do, cookies...)
+	mine := <-inside
+	if way == "renewed meantime" {
+		mine = token(c.must(info("renew"), cookies...).cookie(t))
+	}
+	synctest.Wait()
+	switch end {
+	case "killed":
+		store.Kill(store.Fingerprint(mine))
+	case "closed":
+		_ = store.Remove(mine)
+	case "others killed":
+		for i := range store.All() {
+			if i.Fingerprint != store.Fingerprint(mine) {
+				store.Kill(i.Fingerprint)
+			}
+		}
+	}
+	wait(time.Second)
+	close(gate)
+	err := (<-replied).err
+	if got, _ := reason(err); end == "killed" && (status.Code(err) != codes.NotFound || got != "SESSION_KILLED") || end != "killed" && err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The client of a call that fails for a kill is told of that, also if the handler has
+// learned of it by its connection, which was closed under it.
+func TestACallThatFailsByItsConnectionIsToldOfTheKill(t *testing.T) {
+	store := newStore(t)
+	connections := &session.Resource[chan struct{}]{Name: "connection",
+		Open:  func(context.Context, string) (chan struct{}, error) { return make(chan struct{}), nil },
+		Close: func(c chan struct{}) error { close(c); return nil }}
+	inside := make(chan string, 1)
+	srv := &sqlServer{statements: map[string]statement{"x": func(ctx context.Context, s session.ServerSession) error {
+		c, err := connections.Get(ctx, "")
+		if err != nil {
+			return err
+		}
+		inside <- s.Token()
+		<-c
+		return status.Error(codes.Internal, "use of closed network connection")
+	}}}
+	c := serveEdge(t, edge(store, session.WithCancelOnKill()), srv).client()
+	for range 300 {
+		replied := c.start(info("x"))
+		store.Kill(store.Fingerprint(<-inside))
+		wantReason(t, "the client is told", (<-replied).err, "SESSION_KILLED")
+	}
+}
+
+// Sessions of a type of the server's own cancel calls, too.
+func TestCallsAreCanceledByAKillOfForeignSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore(t)
+		n := 0
+		users := session.WithFactory(fakeFactory(func() (session.ServerSession, error) {
+			n++
+			return &userSession{id: fmt.Sprint("user-session-", n)}, nil
+		}))
+		srv := &sqlServer{statements: map[string]statement{"x": func(ctx context.Context, _ session.ServerSession) error { <-ctx.Done(); return ctx.Err() }}}
+		m := session.NewStatefulServerSessionManager(session.WithStore(store), users)
+		c := serveEdgeInBubble(t, session.NewServerMiddleware(m, session.WithLogger(nil), session.WithCancelOnKill()), srv).client()
+		for _, do := range []call{info("x"), directScan("x")} {
+			replied := c.start(do)
+			synctest.Wait()
+			killAll(store)
+			wantReason(t, "the client is told", (<-replied).err, "SESSION_KILLED")
+		}
 	})
 }
 

@@ -10,3 +10,10 @@ func (m *StatefulServerSessionManager) InUse() int {
 	defer m.usages.mu.Unlock()
 	return len(m.usages.used)
 }
+
+// Named returns how many sessions of the store can be found by handles.
+func (s *ExpiringSessionStore) Named() int {
+	s.handles.mu.Lock()
+	defer s.handles.mu.Unlock()
+	return len(s.handles.all)
+}

@@ -397,34 +397,38 @@ func TestTheHandlerLearnsWhyAnOpenFailed(t *testing.T) {
 
 // A broken one is replaced by the next Get, also in the same call.
 func TestADiscardedResourceIsReplaced(t *testing.T) {
-	w := newWires()
-	srv := w.server()
-	srv.statements["replace"] = func(ctx context.Context, _ session.ServerSession) error {
-		one, err := w.Get(ctx, "")
-		if err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWires()
+		srv := w.server()
+		srv.statements["replace"] = func(ctx context.Context, _ session.ServerSession) error {
+			one, err := w.Get(ctx, "")
+			if err != nil {
+				return err
+			}
+			if err := w.Discard(ctx, ""); err != nil {
+				return err
+			}
+			two, err := w.Get(ctx, "")
+			if one == two {
+				t.Error("it is the same one")
+			}
 			return err
 		}
-		if err := w.Discard(ctx, ""); err != nil {
-			return err
+		store := newStore(t)
+		c := serveEdgeInBubble(t, edge(store), srv).client()
+		c.must(info("discard")) // nothing to do
+		if store.Len() != 0 {
+			t.Error("that has made a session")
 		}
-		two, err := w.Get(ctx, "")
-		if one == two {
-			t.Error("it is the same one")
+		cookie := c.must(info("replace")).cookie(t)
+		synctest.Wait() // it is closed
+		c.must(info("replace"), cookie)
+		synctest.Wait()
+		if err := store.Shutdown(t.Context()); err != nil {
+			t.Error(err)
 		}
-		return err
-	}
-	store := newStore(t)
-	c := serveEdge(t, edge(store), srv).client()
-	c.must(info("discard")) // nothing to do
-	if store.Len() != 0 {
-		t.Error("that has made a session")
-	}
-	cookie := c.must(info("replace")).cookie(t)
-	c.must(info("replace"), cookie)
-	if err := store.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	w.want(t, 3, 1, 2, 3)
+		w.want(t, 3, 1, 2, 3)
+	})
 }
 
 // What goes on after the call keeps resource and session for as long as it needs them.
@@ -494,10 +498,12 @@ func TestResourcesNeedThisPackagesSessions(t *testing.T) {
 	srv.statements["all"] = func(ctx context.Context, _ session.ServerSession) error {
 		_, get := w.Get(ctx, "")
 		_, acquire := w.Acquire(ctx, "")
+		_, _, opened := w.Opened(ctx, "")
+		hold, discard := w.Hold(ctx, "", time.Hour), w.Discard(ctx, "")
 		_, handle := session.NewHandle(ctx, "thing", nil)
 		_, resolve := session.ResolveHandle(ctx, "thing", []byte("x"))
 		_, within := session.Context(ctx)
-		got = []error{get, acquire, handle, resolve, within}
+		got = []error{get, acquire, opened, hold, discard, handle, resolve, within}
 		return nil
 	}
 	users := session.WithFactory(fakeFactory(func() (session.ServerSession, error) { return &userSession{id: "user-session"}, nil }))
@@ -514,13 +520,16 @@ func TestResourcesNeedThisPackagesSessions(t *testing.T) {
 		}
 	}
 	serveEdge(t, session.NewServerMiddleware(session.NewStatefulServerSessionManager(users)), srv).client().must(info("all"))
-	for i, err := range got[:3] { // the others have what they need
+	for i, err := range got[:6] { // the others have what they need
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("a type of the server's own, %d: %v", i, err)
 		}
 	}
-	if _, err := w.Get(t.Context(), ""); !errors.Is(err, session.ErrNoSession) {
-		t.Errorf("outside: %v", err)
+	_, get := w.Get(t.Context(), "")
+	for _, err := range []error{get, w.Hold(t.Context(), "", time.Hour), w.Discard(t.Context(), "")} {
+		if !errors.Is(err, session.ErrNoSession) {
+			t.Errorf("outside: %v", err)
+		}
 	}
 	w.want(t, 0)
 }

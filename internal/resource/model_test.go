@@ -33,7 +33,7 @@ const owners = 5
 var someStep = rapid.Custom(func(t *rapid.T) step {
 	return step{
 		do: rapid.SampledFrom([]string{"acquire", "acquire", "acquire", "acquire", "release", "release", "release",
-			"hold", "discard", "wait", "max", "confirm", "end"}).Draw(t, "do"),
+			"hold", "discard", "wait", "max", "confirm", "move", "end"}).Draw(t, "do"),
 		owner: rapid.IntRange(0, owners-1).Draw(t, "owner"),
 		name:  rapid.SampledFrom([]string{"x", "y"}).Draw(t, "name"),
 		n:     rapid.IntRange(0, 7).Draw(t, "n"),
@@ -170,6 +170,9 @@ func (m *model) do(ctx context.Context, x step) {
 	case "confirm":
 		o.set.Confirm()
 		o.confirmed = true
+	case "move":
+		o.source = fmt.Sprint("source", x.n%3)
+		o.set.SetSource(o.source)
 	case "end":
 		m.endOwner(x.owner)
 	}
