@@ -235,9 +235,6 @@ func (s *Set) Opened(ctx context.Context, k *Kind, name string) (*Lease, error) 
 		if err := s.pool.await(ctx, f, outer); err != nil {
 			return nil, err
 		}
-		if f.thing.err != nil {
-			return nil, nil
-		}
 	}
 }
 
