@@ -113,7 +113,8 @@ func TestAHandshakeGetsNoSessionByAResource(t *testing.T) {
 		}
 		_, begin := session.Begin(ctx)
 		_, handle = session.NewHandle(ctx, "k", nil)
-		if err := errors.Join(begin, handle); err != nil {
+		_, get = w.Get(ctx, "") // whose Open looks for the session
+		if err := errors.Join(begin, handle, get); err != nil {
 			t.Error(err)
 		}
 		return nil

@@ -16,7 +16,7 @@ type Pool struct {
 	mu      sync.Mutex
 	max     int
 	places  int            // taken
-	sources map[string]int // of these, by source
+	sources map[string]int // of these, by source, but for those that are closing
 	open    map[*thing]struct{}
 	opening int           // things that are being opened
 	leaving int           // things that are closing and have a place yet
@@ -191,12 +191,12 @@ func (p *Pool) admit(t *thing) (leaves *thing, wait <-chan struct{}, err error) 
 }
 
 func (p *Pool) occupy(t *thing) {
-	if t.state == closing {
-		p.leaving++
-	}
 	t.placed = true
-	p.places++
-	p.weigh(t.set.source, 1)
+	if p.places++; t.state == closing {
+		p.leaving++
+	} else {
+		p.weigh(t.set.source, 1)
+	}
 }
 
 // weigh notes that a source has more places, or fewer.
@@ -206,10 +206,10 @@ func (p *Pool) weigh(source string, places int) {
 	}
 }
 
-// placesOf returns how many places a set has.
+// placesOf returns how many places of a set count for its source.
 func (p *Pool) placesOf(s *Set) (n int) {
 	for _, t := range s.order { // also those that were discarded
-		if t.placed {
+		if t.state == open {
 			n++
 		}
 	}
@@ -225,12 +225,12 @@ func (p *Pool) vacate(t *thing) {
 	if !t.placed {
 		return
 	}
-	if t.state == closing {
-		p.leaving--
-	}
 	t.placed = false
-	p.places--
-	p.weigh(t.set.source, -1)
+	if p.places--; t.state == closing {
+		p.leaving--
+	} else {
+		p.weigh(t.set.source, -1)
+	}
 	if p.freed != nil {
 		close(p.freed)
 		p.freed = nil
@@ -279,6 +279,7 @@ func (p *Pool) leave(t *thing) {
 	}
 	p.closing++
 	p.leaving++
+	p.weigh(t.set.source, -1)
 }
 
 // settle has a thing leave that nobody uses if it was discarded, or if there are
