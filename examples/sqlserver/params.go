@@ -55,38 +55,60 @@ func (s *statement) bind(values []any) error {
 }
 
 // parameters reads rows of parameters that a client sends, and returns what SQLite
-// makes of them.
-func parameters(r flight.MessageReader) (sets [][]any, _ error) {
-	values, size := 0, 0
-	for r.Next() {
-		batch := r.RecordBatch()
-		rows, columns := int(batch.NumRows()), batch.Columns()
-		if values += rows * max(len(columns), 1); values > maxParameters {
-			return nil, invalid("there are more than %d values", maxParameters)
+// makes of them. Arrow's arrays do not look whether what they are made of makes sense
+// before they are asked for a value, and then they panic.
+func parameters(r flight.MessageReader) (_ [][]any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = invalid("the parameters are malformed: %v", p)
 		}
-		for row := range rows {
-			set := make([]any, len(columns))
-			for i, column := range columns {
-				v, err := valueOf(column, row)
-				if err != nil {
-					return nil, err
-				}
-				set[i] = v
-				size += sizeOf(v)
-			}
-			if size > maxParameterBytes {
-				return nil, invalid("there are more than %d bytes of values", maxParameterBytes)
-			}
-			sets = append(sets, set)
+	}()
+	var b bound
+	for r.Next() {
+		if err := b.add(r.RecordBatch()); err != nil {
+			return nil, err
 		}
 	}
 	if err := r.Err(); err != nil {
 		return nil, invalid("the parameters cannot be read: %v", err)
 	}
-	if len(sets) == 0 {
+	if len(b.sets) == 0 {
 		return noParameters, nil
 	}
-	return sets, nil
+	return b.sets, nil
+}
+
+// bound are rows of parameters, and how much they are.
+type bound struct {
+	sets   [][]any
+	values int64
+	bytes  int
+}
+
+// add adds the rows of a batch. It counts before it copies: a few bytes may stand for
+// any number of rows, or be referred to again and again.
+func (b *bound) add(batch arrow.RecordBatch) error {
+	columns := batch.Columns()
+	width := int64(max(len(columns), 1))
+	if n := batch.NumRows(); n < 0 || n > (maxParameters-b.values)/width {
+		return invalid("there are more than %d values", maxParameters)
+	}
+	b.values += batch.NumRows() * width
+	for row := range int(batch.NumRows()) {
+		set := make([]any, len(columns))
+		for i, column := range columns {
+			v, err := valueOf(column, row)
+			if err != nil {
+				return err
+			}
+			if b.bytes += sizeOf(v); b.bytes > maxParameterBytes {
+				return invalid("there are more than %d bytes of values", maxParameterBytes)
+			}
+			set[i] = v
+		}
+		b.sets = append(b.sets, set)
+	}
+	return nil
 }
 
 // sizeOf returns how many bytes a value has beside its own few.

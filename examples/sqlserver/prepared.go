@@ -179,9 +179,20 @@ func (s *server) GetSchemaPreparedStatement(ctx context.Context, q flightsql.Pre
 	return schemaOf(c, p.statement)
 }
 
+// parametersFor reads parameters for a prepared statement, if there is such a one. It
+// leaves the connection meanwhile: their client may be slow.
+func (s *server) parametersFor(ctx context.Context, handle []byte, r flight.MessageReader) ([][]any, error) {
+	_, _, _, leave, err := s.enterPrepared(ctx, handle)
+	if err != nil {
+		return nil, err
+	}
+	leave()
+	return parameters(r)
+}
+
 // DoPutPreparedStatementQuery binds parameters to a prepared query.
 func (s *server) DoPutPreparedStatementQuery(ctx context.Context, q flightsql.PreparedStatementQuery, r flight.MessageReader, _ flight.MetadataWriter) ([]byte, error) {
-	sets, err := parameters(r)
+	sets, err := s.parametersFor(ctx, q.GetPreparedStatementHandle(), r)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +226,7 @@ func (s *server) DoGetPreparedStatement(ctx context.Context, q flightsql.Prepare
 // DoPutPreparedStatementUpdate runs a prepared statement once for each set of
 // parameters, all or none of them, and returns how many rows they have changed.
 func (s *server) DoPutPreparedStatementUpdate(ctx context.Context, u flightsql.PreparedStatementUpdate, r flight.MessageReader) (int64, error) {
-	sets, err := parameters(r)
+	sets, err := s.parametersFor(ctx, u.GetPreparedStatementHandle(), r)
 	if err != nil {
 		return 0, err
 	}
