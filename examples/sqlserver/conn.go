@@ -19,6 +19,16 @@ const (
 	maxSQL = 256 << 10
 	// maxValue is how long a string or blob may be.
 	maxValue = 4 << 20
+	// maxColumns is how many columns a table or a result may have.
+	maxColumns = 1000
+	// maxRow is how many bytes of text and blobs a row of a result may have.
+	maxRow = 8 << 20
+	// maxPattern is how long a pattern of LIKE or GLOB may be.
+	maxPattern = 250
+	// maxProgram is how many instructions a statement may be compiled to.
+	maxProgram = 500_000
+	// maxCompound is how many SELECTs may be joined by UNION and the like.
+	maxCompound = 200
 	// maxTempPages is how many pages, of 4 KiB by default, the temporary tables of a
 	// session may take.
 	maxTempPages = 16 << 10

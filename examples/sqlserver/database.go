@@ -35,6 +35,9 @@ type database struct {
 // temporary one: an in-memory database that connections share locks whole tables.
 func openDatabase(file string, most int, turn time.Duration) (_ *database, err error) {
 	d := &database{file: file, max: int64(most), turn: turn}
+	if err := countMemory(); err != nil {
+		return nil, err
+	}
 	if file == "" {
 		if d.scratch, err = os.MkdirTemp("", "sqlserver-"); err != nil {
 			return nil, err
@@ -98,9 +101,22 @@ func (c *conn) configure(s settings) error {
 			return err
 		}
 	}
-	c.db.Limit(sqlite.LimitLength, maxValue)
-	c.db.Limit(sqlite.LimitSQLLength, maxSQL)
-	c.db.Limit(sqlite.LimitAttached, 0)
+	for limit, value := range map[sqlite.Limit]int32{
+		sqlite.LimitLength:    maxValue,
+		sqlite.LimitSQLLength: maxSQL,
+		sqlite.LimitColumn:    maxColumns,
+		sqlite.LimitAttached:  0,
+		// Nothing interrupts a function, nor how a statement is compiled. These are the
+		// places where a short text takes the longest.
+		sqlite.LimitLikePatternLength: maxPattern,
+		sqlite.LimitVDBEOp:            maxProgram,
+		sqlite.LimitCompoundSelect:    maxCompound,
+	} {
+		c.db.Limit(limit, value)
+	}
+	if err := defend(c.db); err != nil {
+		return err
+	}
 	if err := c.db.SetAuthorizer(sqlite.AuthorizeFunc(c.authorize)); err != nil {
 		return err
 	}

@@ -18,6 +18,10 @@ func (c *conn) authorize(a sqlite.Action) sqlite.AuthResult {
 	switch a.Type() {
 	case sqlite.OpAttach, sqlite.OpDetach, sqlite.OpCreateVTable, sqlite.OpDropVTable:
 		return sqlite.AuthResultDeny
+	case sqlite.OpRead, sqlite.OpInsert, sqlite.OpUpdate, sqlite.OpDelete:
+		if isRaw(a.Table()) {
+			return sqlite.AuthResultDeny
+		}
 	case sqlite.OpPragma:
 		if c.trusted {
 			break
@@ -31,6 +35,16 @@ func (c *conn) authorize(a sqlite.Action) sqlite.AuthResult {
 	default:
 	}
 	return sqlite.AuthResultOK
+}
+
+// isRaw reports whether a virtual table, which is there in every connection, shows the
+// file behind the database. Through it one could change that behind SQLite's back.
+func isRaw(table string) bool {
+	switch strings.ToLower(table) {
+	case "sqlite_dbpage", "dbstat":
+		return true
+	}
+	return false
 }
 
 // pragmaAllowed says which PRAGMAs there are for clients: those that tell about the

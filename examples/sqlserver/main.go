@@ -87,6 +87,9 @@ func start(c *config) (_ *process, err error) {
 	if p.store, err = c.store(); err != nil {
 		return p, err
 	}
+	if err := limitMemory(int64(c.maxMemory) << 20); err != nil {
+		return p, err
+	}
 	if p.database, err = openDatabase(c.db, c.maxConnections, c.turn); err != nil {
 		return p, err
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -89,7 +91,10 @@ func (r *rows) read(most int) (read [][]any, _ error) {
 			return nil, failed(err)
 		}
 		if r.running = more; more {
-			row, size := r.statement.row()
+			row, size, err := r.statement.row()
+			if err != nil {
+				return nil, err
+			}
 			read, bytes = append(read, row), bytes+size
 		}
 	}
@@ -99,27 +104,44 @@ func (r *rows) read(most int) (read [][]any, _ error) {
 	return read, nil
 }
 
-// row returns the current row, and about how many bytes it takes.
-func (s *statement) row() (row []any, bytes int) {
+// errRow says that a row is too long. Values have their limit, and so have columns, but
+// the one times the other is too much.
+var errRow = status.Errorf(codes.ResourceExhausted, "a row has more than %d bytes", maxRow)
+
+// row returns the current row, and about how many bytes it takes. It looks at their
+// lengths before it copies the values.
+func (s *statement) row() (row []any, bytes int, _ error) {
 	row = make([]any, s.stmt.ColumnCount())
 	for i := range row {
 		bytes += 8
-		switch s.stmt.ColumnType(i) {
-		case sqlite.TypeInteger:
-			row[i] = s.stmt.ColumnInt64(i)
-		case sqlite.TypeFloat:
-			row[i] = s.stmt.ColumnFloat(i)
-		case sqlite.TypeText: // SQLite does not care whether it is UTF-8, Arrow does
-			text := strings.ToValidUTF8(s.stmt.ColumnText(i), "\ufffd")
-			row[i], bytes = text, bytes+len(text)
-		case sqlite.TypeBlob:
-			blob := make([]byte, s.stmt.ColumnLen(i))
-			s.stmt.ColumnBytes(i, blob)
-			row[i], bytes = blob, bytes+len(blob)
-		default: // NULL
+		if t := s.stmt.ColumnType(i); t == sqlite.TypeText || t == sqlite.TypeBlob {
+			bytes += s.stmt.ColumnLen(i)
 		}
 	}
-	return row, bytes
+	if bytes > maxRow {
+		return nil, 0, errRow
+	}
+	for i := range row {
+		row[i] = s.value(i)
+	}
+	return row, bytes, nil
+}
+
+// value returns a value of the current row.
+func (s *statement) value(i int) any {
+	switch s.stmt.ColumnType(i) {
+	case sqlite.TypeInteger:
+		return s.stmt.ColumnInt64(i)
+	case sqlite.TypeFloat:
+		return s.stmt.ColumnFloat(i)
+	case sqlite.TypeText: // SQLite does not care whether it is UTF-8, Arrow does
+		return strings.ToValidUTF8(s.stmt.ColumnText(i), "\ufffd")
+	case sqlite.TypeBlob:
+		blob := make([]byte, s.stmt.ColumnLen(i))
+		s.stmt.ColumnBytes(i, blob)
+		return blob
+	}
+	return nil
 }
 
 // errType says that a value came too late to choose another type for its column.

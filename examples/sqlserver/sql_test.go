@@ -6,6 +6,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -73,6 +74,7 @@ func TestStatementsCannotReachFilesOrOtherSessions(t *testing.T) {
 	p := serve(t, "-db", filepath.Join(folder, "a.db"))
 	c := p.connectJar(t)
 	c.update("CREATE TABLE t (n)")
+	c.update("CREATE TEMP VIEW raw AS SELECT x.data FROM sqlite_dbpage AS x") // to be refused when it is read
 	secret := filepath.Join(folder, "secret.db")
 	for _, sql := range []string{
 		"ATTACH '" + secret + "' AS other",
@@ -96,11 +98,23 @@ func TestStatementsCannotReachFilesOrOtherSessions(t *testing.T) {
 		"PRAGMA trusted_schema = ON",
 		"CREATE VIRTUAL TABLE v USING fts5(x)",
 		"UPDATE sqlite_schema SET sql = ''",
+		"UPDATE sqlite_dbpage SET data = randomblob(4096) WHERE pgno > 1",
+		"INSERT INTO SQLite_DBPage VALUES (2, zeroblob(4096), 'main')",
+		"DELETE FROM main.sqlite_dbpage",
+		"SELECT count(*) FROM sqlite_dbpage",
+		"SELECT data FROM sqlite_dbpage('main')",
+		"SELECT * FROM raw",
+		"SELECT * FROM dbstat",
 	} {
 		_, err := c.ExecuteUpdate(c.ctx, sql)
 		if code := status.Code(err); code != codes.PermissionDenied && code != codes.InvalidArgument {
 			t.Errorf("%s: %v, expected that it is refused", sql, err)
 		}
+	}
+	// Those modules of SQLite's that are tables, too: see isRaw if there is another one.
+	if got := c.query("SELECT name FROM pragma_module_list WHERE name NOT LIKE 'pragma_%' ORDER BY name"); !reflect.DeepEqual(got, [][]string{
+		{"dbstat"}, {"fts5"}, {"fts5vocab"}, {"geopoly"}, {"rtree"}, {"rtree_i32"}, {"sqlite_dbpage"}}) {
+		t.Errorf("SQLite has other modules: %v", got)
 	}
 	for _, f := range must[[]os.DirEntry](t)(os.ReadDir(folder)) {
 		if !strings.HasPrefix(f.Name(), "a.db") {

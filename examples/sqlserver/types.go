@@ -4,14 +4,10 @@
 package main
 
 import (
-	"reflect"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
-	"modernc.org/libc"
-	sqlite3 "modernc.org/sqlite/lib"
-	"zombiezen.com/go/sqlite"
 )
 
 // In SQLite types belong to values, and what a table declares is a wish. In Arrow
@@ -107,18 +103,4 @@ func typeFor(declared arrow.DataType, rows [][]any, column int) arrow.DataType {
 		return declared
 	}
 	return arrow.BinaryTypes.String
-}
-
-// declaredType returns the type that the table of a result's column declares, empty
-// if there is none. The package that we use SQLite by has no method for that, so
-// this one takes the handle of the statement out of it; a test notices if that
-// changes.
-func declaredType(s *sqlite.Stmt, column int) string {
-	handle := reflect.ValueOf(s).Elem().FieldByName("stmt")
-	if handle.Kind() != reflect.Uintptr {
-		return ""
-	}
-	tls := libc.NewTLS()
-	defer tls.Close()
-	return libc.GoString(sqlite3.Xsqlite3_column_decltype(tls, uintptr(handle.Uint()), int32(column)))
 }
