@@ -59,7 +59,7 @@ func pragmaAllowed(name, arg string) bool {
 		return true
 	case "encoding", "page_size", "page_count", "freelist_count", "max_page_count",
 		"journal_mode", "schema_version", "data_version", "application_id", "auto_vacuum",
-		"cache_size", "busy_timeout", "query_only", "temp_store", "trusted_schema":
+		"cache_size", "query_only", "temp_store", "trusted_schema":
 		return arg == ""
 	}
 	return isSetting(name)

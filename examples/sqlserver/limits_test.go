@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"modernc.org/libc"
@@ -53,7 +54,7 @@ func TestAPatternIsNotTooLong(t *testing.T) {
 }
 
 func TestNotEvenTheServerCanWriteIntoTheSchema(t *testing.T) {
-	d := must[*database](t)(openDatabase("", 1, 1))
+	d := must[*database](t)(openDatabase("", limits{max: 10, turn: 1, statement: time.Minute}))
 	c := must[*conn](t)(d.connect(settings{}))
 	c.trusted = true
 	for _, sql := range []string{"PRAGMA writable_schema = ON", "CREATE TABLE t (n)"} {

@@ -90,7 +90,7 @@ func start(c *config) (_ *process, err error) {
 	if err := limitMemory(int64(c.maxMemory) << 20); err != nil {
 		return p, err
 	}
-	if p.database, err = openDatabase(c.db, c.maxConnections, c.turn); err != nil {
+	if p.database, err = openDatabase(c.db, limits{max: int64(c.maxConnections), turn: c.turn, statement: c.statement}); err != nil {
 		return p, err
 	}
 	sessions, err := c.middleware(p.store)

@@ -28,11 +28,9 @@ func (s *statement) nulls() [][]any { return [][]any{make([]any, s.stmt.BindPara
 
 // bind gives a statement its parameters, in the order of their numbers.
 func (s *statement) bind(values []any) error {
-	if err := s.stmt.Reset(); err != nil {
-		return failed(err)
-	}
+	s.rest()
 	if err := s.stmt.ClearBindings(); err != nil {
-		return failed(err)
+		return s.conn.failed(err)
 	}
 	if n := s.stmt.BindParamCount(); len(values) != n {
 		return invalid("there are %d parameters for a statement that has %d", len(values), n)

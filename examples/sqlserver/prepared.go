@@ -217,7 +217,7 @@ func (s *server) DoGetPreparedStatement(ctx context.Context, q flightsql.Prepare
 	if err != nil {
 		return nil, nil, err
 	}
-	return stream(ctx, leave, func() (*rows, func(), error) {
+	return c.stream(leave, func() (*rows, func(), error) {
 		rows, err := c.query(p.statement, p.sets)
 		return rows, p.statement.rest, err
 	})

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/flight"
@@ -135,7 +136,7 @@ func TestLongResultsComeInBatches(t *testing.T) {
 }
 
 func TestTheDeclaredTypeCanBeFound(t *testing.T) {
-	d, err := openDatabase("", 10, 1)
+	d, err := openDatabase("", limits{max: 10, turn: 1, statement: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
@@ -203,7 +204,7 @@ func FuzzKeyword(f *testing.F) {
 	for _, sql := range []string{"SELECT 1", "-- x\nCREATE TEMP TABLE t (n)", "/**/PRAGMA cache_size", "(SELECT", ";BEGIN", "EXPLAIN SELECT 1"} {
 		f.Add(sql)
 	}
-	d, err := openDatabase("", 1, 1)
+	d, err := openDatabase("", limits{max: 10, turn: 1, statement: time.Minute})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -87,10 +88,10 @@ func fits(t arrow.DataType, v any) bool {
 // typeFor returns a type which fits a column of all rows: the declared one, if it
 // does, or else the narrowest that does. If all are NULL, that is text, which every
 // client can read.
-func typeFor(declared arrow.DataType, rows [][]any, column int) arrow.DataType {
+func typeFor(declared arrow.DataType, batches [][][]any, column int) arrow.DataType {
 	known := false
 	candidates := []arrow.DataType{declared, arrow.PrimitiveTypes.Int64, arrow.PrimitiveTypes.Float64, arrow.BinaryTypes.String, arrow.BinaryTypes.Binary}
-	for _, row := range rows {
+	for _, row := range slices.Concat(batches...) {
 		known = known || row[column] != nil
 		for candidates[0] == nil || !fits(candidates[0], row[column]) {
 			candidates = candidates[1:]
