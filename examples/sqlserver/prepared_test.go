@@ -212,3 +212,36 @@ func TestMetadata(t *testing.T) {
 		t.Errorf("the table's schema is %v", schema)
 	}
 }
+
+func TestWhatSomebodyMakesInTheDatabaseLeavesOthersTheirMetadata(t *testing.T) {
+	p := serve(t, "-max-memory", "64")
+	p.connect(t).update("CREATE TABLE honest (n INTEGER PRIMARY KEY)")
+	for _, sql := range []string{
+		"CREATE VIEW pragma_table_list AS SELECT 'main' AS schema, 1 AS name, 'table' AS type",
+		"CREATE TABLE pragma_table_info (name, type)",
+		"CREATE VIEW broken AS SELECT * FROM nowhere",
+		`CREATE VIEW "a ""quoted"" one" AS SELECT 1 AS x`,
+		"CREATE VIEW expanding AS " + explosion(40),
+	} {
+		p.connect(t).update(sql)
+	}
+	c := p.connect(t)
+	columns := map[string]int{"honest": 1, "pragma_table_list": 3, "pragma_table_info": 2, "broken": 0, `a "quoted" one`: 1, "expanding": 0}
+	info := must[*flight.FlightInfo](t)(c.GetTables(c.ctx, &flightsql.GetTablesOpts{IncludeSchema: true}))
+	r := must[*flight.Reader](t)(c.DoGet(c.ctx, info.Endpoint[0].Ticket))
+	defer r.Release()
+	if !r.Next() || int(r.RecordBatch().NumRows()) != len(columns) {
+		t.Fatalf("the tables are %v, %v, expected %d", r.RecordBatch(), r.Err(), len(columns))
+	}
+	for i := range len(columns) {
+		name := r.RecordBatch().Column(2).ValueStr(i)
+		schema := must[*arrow.Schema](t)(flight.DeserializeSchema(r.RecordBatch().Column(4).(interface{ Value(int) []byte }).Value(i), memory.DefaultAllocator))
+		if want, ok := columns[name]; !ok || schema.NumFields() != want {
+			t.Errorf("%s has the columns %v, expected %d", name, schema, want)
+		}
+	}
+	keys := must[*flight.FlightInfo](t)(c.GetPrimaryKeys(c.ctx, flightsql.TableRef{Table: "honest"}))
+	if got := must[[][]string](t)(c.fetch(keys)); !reflect.DeepEqual(got, [][]string{{"main", "", "honest", "n", "1", "(null)"}}) {
+		t.Errorf("the primary key is %v", got)
+	}
+}
