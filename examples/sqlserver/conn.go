@@ -247,10 +247,14 @@ func (c *conn) compile(sql string) (*statement, error) {
 	}
 	var stmt *sqlite.Stmt
 	var rest int
-	err := c.patiently(func() (err error) {
+	prepare := func() (err error) {
 		stmt, rest, err = c.db.PrepareTransient(sql)
 		return err
-	})
+	}
+	err := c.patiently(prepare)
+	if err != nil && c.refresh(err) {
+		err = c.patiently(prepare)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -261,14 +265,25 @@ func (c *conn) compile(sql string) (*statement, error) {
 	return &statement{conn: c, sql: sql, stmt: stmt}, nil
 }
 
+// refresh has SQLite look whether others have changed the schema, if an error may be due
+// to what it remembers of it: while a statement cannot be compiled, it does not look. It
+// needs the turn.
+func (c *conn) refresh(err error) bool {
+	if code := status.Code(err); c.inTransaction() || code != codes.InvalidArgument && code != codes.PermissionDenied {
+		return false
+	}
+	return sqlitex.ExecuteTransient(c.db, "SELECT 1 FROM main.sqlite_schema LIMIT 1", nil) == nil
+}
+
 // finalize frees a statement.
 func (s *statement) finalize() { _ = s.stmt.Finalize() } // the error is that of the last step
 
 // rest has a statement forget the rows that nobody has read, so that it keeps no
-// transaction open.
+// transaction open, and its parameters.
 func (s *statement) rest() {
 	s.hasRow = false
-	_ = s.stmt.Reset() // the error is that of the last step
+	_ = s.stmt.Reset()         // the error is that of the last step
+	_ = s.stmt.ClearBindings() // unless the call is over: then it does so next time
 }
 
 // step runs a statement to its next row, and reports whether there is one. Before the
@@ -299,6 +314,7 @@ func (c *conn) once(sql string) (int64, error) {
 // run runs a statement to its end and returns how many rows it has changed, -1 if
 // nobody knows. It needs the turn.
 func (c *conn) run(s *statement, params []any) (int64, error) {
+	defer s.rest()
 	if err := s.bind(params); err != nil {
 		return 0, err
 	}

@@ -70,6 +70,29 @@ func TestALockOfAnotherSessionIsUnavailable(t *testing.T) {
 	b.update("INSERT INTO t VALUES (1)")
 }
 
+func TestATriggerThatIsGoneIsNoErrorAnyMore(t *testing.T) {
+	p := serve(t)
+	a, b := p.connectJar(t), p.connectJar(t)
+	a.update("CREATE TABLE t (n)")
+	b.update("CREATE TEMP TABLE mine (n)") // and so it keeps its connection
+	a.update("CREATE TRIGGER bad AFTER INSERT ON t BEGIN INSERT INTO t SELECT name FROM pragma_table_list; END")
+	_, err := b.ExecuteUpdate(b.ctx, "INSERT INTO t VALUES (1)")
+	wantCode(t, err, codes.InvalidArgument, "a statement whose trigger cannot be compiled")
+	a.update("DROP TRIGGER bad")
+	b.update("INSERT INTO t VALUES (1)")
+}
+
+func TestTheMessageOfAnErrorIsNotAnErrorInAnError(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	for _, sql := range []string{"SELECT 1; SELECT 2", "SELEKT", "SELECT * FROM nowhere", "SELECT ?"} {
+		_, err := c.tryQuery(sql)
+		if text := status.Convert(err).Message(); text == "" || strings.Contains(text, "rpc error") {
+			t.Errorf("%s: the message is %q", sql, text)
+		}
+	}
+}
+
 func TestStatementsCannotReachFilesOrOtherSessions(t *testing.T) {
 	folder := t.TempDir()
 	p := serve(t, "-db", filepath.Join(folder, "a.db"))

@@ -96,14 +96,17 @@ func (s *server) GetSchemaStatement(ctx context.Context, q flightsql.StatementQu
 		return nil, err
 	}
 	defer statement.finalize()
-	return schemaOf(c, statement)
+	return schemaOf(c, statement, noParameters)
 }
 
-// schemaOf returns what a statement returns.
-func schemaOf(c *conn, statement *statement) (*flight.SchemaResult, error) {
-	schema, err := c.schemaOf(statement)
+// schemaOf returns what a statement returns with such parameters, and no guess.
+func schemaOf(c *conn, statement *statement, sets [][]any) (*flight.SchemaResult, error) {
+	schema, known, err := c.schemaOf(statement, sets)
 	if err != nil {
 		return nil, err
+	}
+	if !known {
+		return nil, errSchema
 	}
 	return &flight.SchemaResult{Schema: flight.SerializeSchema(schema, memory.DefaultAllocator)}, nil
 }
