@@ -17,6 +17,7 @@ import (
 // of memory. So each message is looked at before, whatever comes of it then.
 
 var (
+	errNoCommand  = errors.New("the first message does not say what it is for")
 	errTooLarge   = errors.New("there are too many bytes of parameters")
 	errCompressed = errors.New("parameters must not be compressed")
 	errHeader     = errors.New("the header of a message is not well formed")
@@ -40,6 +41,9 @@ func (s *checkedStream) RecvMsg(m any) error {
 	data, ok := m.(*flight.FlightData)
 	if !ok {
 		return nil
+	}
+	if s.size == 0 && data.GetFlightDescriptor() == nil {
+		return errNoCommand
 	}
 	if s.size += proto.Size(data); s.size > 2*maxParameterBytes {
 		return errTooLarge

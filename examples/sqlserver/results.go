@@ -185,8 +185,9 @@ func (s *statement) value(i int) any {
 		blob := make([]byte, s.stmt.ColumnLen(i))
 		s.stmt.ColumnBytes(i, blob)
 		return blob
+	default:
+		return nil
 	}
-	return nil
 }
 
 // errType says that a value came too late to choose another type for its column.

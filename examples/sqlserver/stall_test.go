@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // stalled returns a stream whose client has read the first batch, and then reads no
@@ -97,15 +98,23 @@ func startOnly(t *testing.T, args ...string) *process {
 
 func TestAStopDoesNotWaitForAStatementThatNothingInterrupts(t *testing.T) {
 	p := startOnly(t, "-drain-timeout", "50ms")
+	p.connect(t).update("CREATE TABLE t (n)")
+	other := p.connectJar(t)
+	if errs := other.setOptions(map[string]any{"busy_timeout": int64(0)}); len(errs) > 0 {
+		t.Fatal(errs)
+	}
 	c := p.connect(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = c.tryQuery("SELECT instr(zeroblob(400000), zeroblob(200000) || x'01')")
+		_, _ = c.ExecuteUpdate(c.ctx, "INSERT INTO t SELECT instr(zeroblob(700000), zeroblob(350000) || x'01')")
 	}()
-	eventually(t, "it runs", func() bool { return p.database.alone.Load() == 1 })
+	eventually(t, "it runs, and so has the lock", func() bool {
+		_, err := other.ExecuteUpdate(other.ctx, "INSERT INTO t VALUES (1)")
+		return status.Code(err) == codes.Unavailable
+	})
 	if err := p.stop(); err == nil {
-		t.Error("the server ended well, expected that calls do not end")
+		t.Error("the server ended well, expected that connections are still open")
 	}
 	<-done
 	<-p.failed
