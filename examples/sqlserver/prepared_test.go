@@ -216,7 +216,7 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestWhatSomebodyMakesInTheDatabaseLeavesOthersTheirMetadata(t *testing.T) {
-	p := serve(t, "-max-memory", "64")
+	p := serve(t, "-max-memory", "32")
 	p.connect(t).update("CREATE TABLE honest (n INTEGER PRIMARY KEY)")
 	for _, sql := range []string{
 		"CREATE VIEW pragma_table_list AS SELECT 'main' AS schema, 1 AS name, 'table' AS type",
@@ -269,7 +269,7 @@ func TestParametersThatWereUsedMakeRoomForOthers(t *testing.T) {
 		return prepared, info, err
 	}
 	var infos []*flight.FlightInfo
-	for range 5 {
+	for range 3 {
 		_, info, err := bind()
 		if err != nil {
 			t.Fatal(err)

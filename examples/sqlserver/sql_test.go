@@ -82,6 +82,25 @@ func TestATriggerThatIsGoneIsNoErrorAnyMore(t *testing.T) {
 	b.update("INSERT INTO t VALUES (1)")
 }
 
+func TestTriggersOfOthersSeeNothingOfASession(t *testing.T) {
+	p := serve(t)
+	a, b := p.connectJar(t), p.connectJar(t)
+	a.update("CREATE TABLE log (x)")
+	a.update("CREATE TABLE t (n)")
+	b.update("CREATE TEMP TABLE secret (x)")
+	b.update("INSERT INTO secret VALUES ('secret')")
+	for _, body := range []string{"SELECT name FROM pragma_table_list", "SELECT sql FROM sqlite_temp_schema", "SELECT sql FROM temp.sqlite_schema", "SELECT x FROM secret", "SELECT x FROM temp.secret"} {
+		if _, err := a.ExecuteUpdate(a.ctx, "CREATE TRIGGER spy AFTER INSERT ON t BEGIN INSERT INTO log "+body+"; END"); err != nil {
+			continue // SQLite refuses it as it is
+		}
+		_, _ = b.ExecuteUpdate(b.ctx, "INSERT INTO t VALUES (1)")
+		if got := a.query("SELECT x FROM log WHERE x LIKE '%secret%'"); len(got) > 0 {
+			t.Errorf("%s: a trigger has found %v", body, got)
+		}
+		a.update("DROP TRIGGER spy")
+	}
+}
+
 func TestTheMessageOfAnErrorIsNotAnErrorInAnError(t *testing.T) {
 	p := serve(t)
 	c := p.connectJar(t)
