@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -45,6 +46,14 @@ func TestNoStatementTakesAllMemory(t *testing.T) {
 		}
 	}
 	c.query("SELECT 1")
+}
+
+func TestARowIsNotTooLongHoweverShortItsValuesAre(t *testing.T) {
+	p := serve(t)
+	_, err := p.connect(t).tryQuery("SELECT " + strings.Repeat("zeroblob(3000000), ", 3) + "1")
+	if status.Convert(err).Message() != status.Convert(errRow).Message() {
+		t.Errorf("a row of 9 MB: %v, expected %v", err, errRow)
+	}
 }
 
 func TestAPatternIsNotTooLong(t *testing.T) {
