@@ -25,10 +25,10 @@ type config struct {
 	carrier         string
 	users           *users
 
-	idle, lifetime, connectionIdle, transaction, turn, drain, tell time.Duration
+	idle, lifetime, connectionIdle, transaction, turn, statement, drain, tell time.Duration
 
-	maxSessions, maxConnections, maxHeaderBytes, maxStreams int
-	sourceShare                                             float64
+	maxSessions, maxConnections, maxMemory, maxHeaderBytes, maxStreams int
+	sourceShare                                                        float64
 }
 
 // parse reads the flags.
@@ -44,10 +44,12 @@ func parse(args []string, out io.Writer) (*config, error) {
 	f.DurationVar(&c.connectionIdle, "connection-idle-timeout", 5*time.Minute, "the connection of a session is closed when it is unused for so long; 0: with the session")
 	f.DurationVar(&c.transaction, "transaction-timeout", 5*time.Minute, "for so long an open transaction keeps its connection from being closed for that")
 	f.DurationVar(&c.turn, "turn-timeout", time.Minute, "for so long a call waits for another one of its session")
+	f.DurationVar(&c.statement, "statement-timeout", 5*time.Minute, "for so long a statement may compute, and its client leave unread what it returns")
 	f.DurationVar(&c.tell, "tell-window", 30*time.Second, "for so long a client is told that its session has ended")
 	f.DurationVar(&c.drain, "drain-timeout", 10*time.Second, "for so long calls may go on when the server is told to stop")
 	f.IntVar(&c.maxSessions, "max-sessions", 10_000, "how many sessions there may be")
-	f.IntVar(&c.maxConnections, "max-connections", 2_000, "how many connections to the database there may be")
+	f.IntVar(&c.maxConnections, "max-connections", 2_000, "how many connections to the database the sessions may have; when there are so many in all, a call without a session gets none")
+	f.IntVar(&c.maxMemory, "max-memory", 1024, "how many MiB SQLite may take, for all connections")
 	f.Float64Var(&c.sourceShare, "source-share", 0.5, "which part of the sessions one client host or principal may have in use; 1 behind a proxy")
 	f.IntVar(&c.maxHeaderBytes, "max-header-bytes", 16<<10, "how large the header of a call may be")
 	f.IntVar(&c.maxStreams, "max-streams", 128, "how many calls a client's connection may have at a time")
@@ -73,10 +75,10 @@ func (c *config) check() error {
 		return errors.New("-tls-cert and -tls-key need each other")
 	case c.carrier != "cookie" && !c.users.any():
 		return fmt.Errorf("-carrier %s: nobody authenticates: add a -user, -users or -token", c.carrier)
-	case c.maxConnections < 1, c.maxStreams < 1, c.maxHeaderBytes < 1:
-		return errors.New("-max-connections, -max-streams and -max-header-bytes must be positive")
-	case c.transaction <= 0, c.turn <= 0:
-		return errors.New("-transaction-timeout and -turn-timeout must be positive")
+	case c.maxConnections < 1, c.maxMemory < 1, c.maxStreams < 1, c.maxHeaderBytes < 1:
+		return errors.New("-max-connections, -max-memory, -max-streams and -max-header-bytes must be positive")
+	case c.transaction <= 0, c.turn <= 0, c.statement <= 0:
+		return errors.New("-transaction-timeout, -turn-timeout and -statement-timeout must be positive")
 	case c.connectionIdle < 0:
 		return errors.New("-connection-idle-timeout must not be negative")
 	}

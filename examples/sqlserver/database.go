@@ -13,28 +13,36 @@ import (
 	"time"
 
 	"zombiezen.com/go/sqlite"
-	"zombiezen.com/go/sqlite/sqlitex"
 )
 
 // database is a database file. It hands out connections to it and keeps none of them:
 // they are the sessions'.
 type database struct {
 	file    string
-	anchor  *sqlite.Conn  // idle, so that the last one of the others need not tidy up the file
-	scratch string        // the folder to remove in the end, if the file is a temporary one
-	max     int64         // how many connections there may be before calls without a session get none
-	turn    time.Duration // for how long calls of a session wait for each other
+	anchor  *sqlite.Conn // idle, so that the last one of the others need not tidy up the file
+	scratch string       // the folder to remove in the end, if the file is a temporary one
+	limits
 
 	open   atomic.Int64
 	opened atomic.Int64 // since the start
 	alone  atomic.Int64 // of those that are open, for calls without a session
 }
 
+// limits are what the flags say about connections.
+type limits struct {
+	max       int64         // how many there may be before calls without a session get none
+	turn      time.Duration // for how long calls of a session wait for each other
+	statement time.Duration // for how long a call may keep one without coming on
+}
+
 // openDatabase opens a database file, makes it if need be, and has it write ahead,
 // so that readers and the writer do not wait for each other. Without a name it is a
 // temporary one: an in-memory database that connections share locks whole tables.
-func openDatabase(file string, most int, turn time.Duration) (_ *database, err error) {
-	d := &database{file: file, max: int64(most), turn: turn}
+func openDatabase(file string, l limits) (_ *database, err error) {
+	d := &database{file: file, limits: l}
+	if err := countMemory(); err != nil {
+		return nil, err
+	}
 	if file == "" {
 		if d.scratch, err = os.MkdirTemp("", "sqlserver-"); err != nil {
 			return nil, err
@@ -87,20 +95,32 @@ func (d *database) connect(s settings) (_ *conn, err error) {
 
 // configure prepares a new connection for statements of strangers.
 func (c *conn) configure(s settings) error {
-	c.db.SetBusyTimeout(s.busy()) // by default it waits for locks without end
-	for _, pragma := range []string{
-		"PRAGMA temp_store = MEMORY",                                 // temporary tables leave no file behind
-		fmt.Sprintf("PRAGMA temp.max_page_count = %d", maxTempPages), // they are in memory
-		"PRAGMA trusted_schema = OFF",
-		"PRAGMA foreign_keys = ON",
-	} {
-		if err := sqlitex.ExecuteTransient(c.db, pragma, nil); err != nil {
-			return err
-		}
+	c.settings = s
+	c.db.SetBusyTimeout(0) // we wait for locks ourselves: by default it does without end
+	if err := c.pragmas(
+		"temp_store = MEMORY", // temporary tables leave no file behind
+		fmt.Sprintf("temp.max_page_count = %d", maxTempPages), // they are in memory
+		"trusted_schema = OFF",
+		"foreign_keys = ON",
+	); err != nil {
+		return err
 	}
-	c.db.Limit(sqlite.LimitLength, maxValue)
-	c.db.Limit(sqlite.LimitSQLLength, maxSQL)
-	c.db.Limit(sqlite.LimitAttached, 0)
+	for limit, value := range map[sqlite.Limit]int32{
+		sqlite.LimitLength:    maxValue,
+		sqlite.LimitSQLLength: maxSQL,
+		sqlite.LimitColumn:    maxColumns,
+		sqlite.LimitAttached:  0,
+		// Nothing interrupts a function, nor how a statement is compiled. These are the
+		// places where a short text takes the longest.
+		sqlite.LimitLikePatternLength: maxPattern,
+		sqlite.LimitVDBEOp:            maxProgram,
+		sqlite.LimitCompoundSelect:    maxCompound,
+	} {
+		c.db.Limit(limit, value)
+	}
+	if err := defend(c.db); err != nil {
+		return err
+	}
 	if err := c.db.SetAuthorizer(sqlite.AuthorizeFunc(c.authorize)); err != nil {
 		return err
 	}

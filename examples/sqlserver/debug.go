@@ -24,6 +24,7 @@ func numbers(d *database, store *session.ExpiringSessionStore) map[string]int64 
 		}
 	}
 	return map[string]int64{
+		"sqlite_bytes":       memoryUsed(),
 		"connections":        d.open.Load(),
 		"connections_opened": d.opened.Load(),
 		"connections_busy":   int64(resources.Busy),

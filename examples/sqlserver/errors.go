@@ -15,14 +15,15 @@ import (
 )
 
 // failed returns the status for an error of SQLite: its message is for the client,
-// who has written the statement. Errors that have a status keep it.
+// who has written the statement. Errors that have a status keep it, and lose what is
+// wrapped around it: that would have the status in its text once more.
 func failed(err error) error {
 	if err == nil {
 		return nil
 	}
 	var has interface{ GRPCStatus() *status.Status }
 	if errors.As(err, &has) {
-		return err
+		return has.GRPCStatus().Err()
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return status.FromContextError(err).Err()

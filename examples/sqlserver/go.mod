@@ -7,6 +7,7 @@ replace github.com/c8e4ff29/layover => ../..
 require (
 	github.com/apache/arrow-go/v18 v18.8.0
 	github.com/c8e4ff29/layover v0.0.0
+	github.com/google/flatbuffers v25.12.19+incompatible
 	go.uber.org/goleak v1.3.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260706201446-f0a921348800
 	google.golang.org/grpc v1.84.0
@@ -19,7 +20,6 @@ require (
 require (
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/goccy/go-json v0.10.6 // indirect
-	github.com/google/flatbuffers v25.12.19+incompatible // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/jellydator/ttlcache/v3 v3.4.1 // indirect
 	github.com/klauspost/compress v1.19.2 // indirect

@@ -35,11 +35,13 @@ func listen(c *config, s *server, sessions flight.ServerMiddleware) (*grpc.Serve
 	if c.users.any() {
 		around = append(around, butHealth(flight.CreateServerBasicAuthMiddleware(c.users)))
 	}
-	around = append(around, sessions)
+	around = append(around, sessions, flight.ServerMiddleware{Stream: checkMessages})
 	var unary []grpc.UnaryServerInterceptor
 	var streams []grpc.StreamServerInterceptor
 	for _, m := range around {
-		unary, streams = append(unary, m.Unary), append(streams, m.Stream)
+		if streams = append(streams, m.Stream); m.Unary != nil {
+			unary = append(unary, m.Unary)
+		}
 	}
 	opts := []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(unary...),

@@ -18,6 +18,10 @@ func (c *conn) authorize(a sqlite.Action) sqlite.AuthResult {
 	switch a.Type() {
 	case sqlite.OpAttach, sqlite.OpDetach, sqlite.OpCreateVTable, sqlite.OpDropVTable:
 		return sqlite.AuthResultDeny
+	case sqlite.OpRead, sqlite.OpInsert, sqlite.OpUpdate, sqlite.OpDelete:
+		if isRaw(a.Table()) {
+			return sqlite.AuthResultDeny
+		}
 	case sqlite.OpPragma:
 		if c.trusted {
 			break
@@ -33,6 +37,16 @@ func (c *conn) authorize(a sqlite.Action) sqlite.AuthResult {
 	return sqlite.AuthResultOK
 }
 
+// isRaw reports whether a virtual table, which is there in every connection, shows the
+// file behind the database. Through it one could change that behind SQLite's back.
+func isRaw(table string) bool {
+	switch strings.ToLower(table) {
+	case "sqlite_dbpage", "dbstat":
+		return true
+	}
+	return false
+}
+
 // pragmaAllowed says which PRAGMAs there are for clients: those that tell about the
 // schema, those that tell about the database if they are not told to change it, and
 // those that belong to the connection, unless they are session options.
@@ -45,7 +59,7 @@ func pragmaAllowed(name, arg string) bool {
 		return true
 	case "encoding", "page_size", "page_count", "freelist_count", "max_page_count",
 		"journal_mode", "schema_version", "data_version", "application_id", "auto_vacuum",
-		"cache_size", "busy_timeout", "query_only", "temp_store", "trusted_schema":
+		"cache_size", "query_only", "temp_store", "trusted_schema":
 		return arg == ""
 	}
 	return isSetting(name)

@@ -46,11 +46,11 @@ func leavesNothing(sql string) bool {
 	return false
 }
 
-// onlyReads reports whether a statement may be run to find out what it returns.
-// WITH may begin an INSERT.
-func onlyReads(sql string) bool {
+// returnsRows reports whether a statement is there to return rows. WITH may begin an
+// INSERT, too.
+func returnsRows(sql string) bool {
 	switch keyword(sql) {
-	case "SELECT", "VALUES", "EXPLAIN":
+	case "SELECT", "VALUES", "WITH", "EXPLAIN":
 		return true
 	}
 	return false

@@ -87,7 +87,10 @@ func start(c *config) (_ *process, err error) {
 	if p.store, err = c.store(); err != nil {
 		return p, err
 	}
-	if p.database, err = openDatabase(c.db, c.maxConnections, c.turn); err != nil {
+	if err := limitMemory(int64(c.maxMemory) << 20); err != nil {
+		return p, err
+	}
+	if p.database, err = openDatabase(c.db, limits{max: int64(c.maxConnections), turn: c.turn, statement: c.statement}); err != nil {
 		return p, err
 	}
 	sessions, err := c.middleware(p.store)
@@ -119,7 +122,8 @@ var errStuck = errors.New("calls do not end")
 
 // stop ends the server: no new clients, then no new sessions, then no calls, then no
 // sessions. Calls that do not end by themselves are cut off, as those are which watch
-// its health: they have been told.
+// its health: they have been told. Nothing interrupts some of what SQLite does, so that
+// at last the process ends with an error, and them.
 func (p *process) stop() (err error) {
 	p.health.Shutdown() // NOT_SERVING
 	p.store.Drain()
@@ -134,7 +138,9 @@ func (p *process) stop() (err error) {
 	case <-ended:
 	case <-deadline.C:
 		slog.Warn("calls are cut off")
-		p.grpc.Stop() // which cancels them, so that they end
+		// This cancels them, so that they end. GracefulStop waits for those that do not,
+		// under a lock that Stop needs, too, and so we wait for neither.
+		go p.grpc.Stop()
 		deadline.Reset(p.config.drain)
 		select {
 		case <-ended:

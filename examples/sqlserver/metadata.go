@@ -4,9 +4,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -14,6 +17,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql/schema_ref"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // What Flight SQL calls a catalog is a database of the connection here: main, the
@@ -69,13 +74,17 @@ func tablesSchema(r flightsql.GetTables) *arrow.Schema {
 	return schema_ref.Tables
 }
 
-// tablesQuery knows the tables of the session, too: it runs on its connection.
-const tablesQuery = `SELECT schema AS catalog, '', name, type FROM pragma_table_list
-	WHERE schema IN ('main', 'temp') AND type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
-	AND (?1 IS NULL OR schema = ?1) AND (?2 IS NULL OR '' LIKE ?2) AND (?3 IS NULL OR name LIKE ?3)
-	ORDER BY type, schema, name`
+// tablesQuery asks the schemas themselves. pragma_table_list would expand all views that
+// anybody has made, and is itself a name that a table in main can take.
+const tablesQuery = `SELECT catalog, '', name, type FROM (
+		SELECT 'main' AS catalog, name, type FROM main.sqlite_schema
+		UNION ALL SELECT 'temp', name, type FROM temp.sqlite_schema)
+	WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
+	AND (?1 IS NULL OR catalog = ?1) AND (?2 IS NULL OR '' LIKE ?2) AND (?3 IS NULL OR name LIKE ?3)
+	ORDER BY type, catalog, name`
 
-// DoGetTables returns the tables and views, those of the session among them.
+// DoGetTables returns the tables and views, those of the session among them: it runs on
+// its connection.
 func (s *server) DoGetTables(ctx context.Context, r flightsql.GetTables) (*arrow.Schema, <-chan flight.StreamChunk, error) {
 	c, leave, err := s.enterIf(ctx)
 	if err != nil {
@@ -88,11 +97,11 @@ func (s *server) DoGetTables(ctx context.Context, r flightsql.GetTables) (*arrow
 	}
 	var rows [][]any
 	for _, row := range found {
-		if !wanted(r.GetTableTypes(), row[3].(string)) {
+		if !wanted(r.GetTableTypes(), text(row[3])) {
 			continue
 		}
 		if r.GetIncludeSchema() {
-			schema, err := c.tableSchema(row[0].(string), row[2].(string))
+			schema, err := c.tableSchema(text(row[0]), text(row[2]))
 			if err != nil {
 				return nil, nil, err
 			}
@@ -101,6 +110,13 @@ func (s *server) DoGetTables(ctx context.Context, r flightsql.GetTables) (*arrow
 		rows = append(rows, row)
 	}
 	return table(tablesSchema(r), rows)
+}
+
+// text returns a value that should be text, and is unless somebody has tampered with
+// the file.
+func text(v any) string {
+	s, _ := v.(string)
+	return s
 }
 
 func wanted(types []string, one string) bool {
@@ -112,17 +128,44 @@ func wanted(types []string, one string) bool {
 	return len(types) == 0
 }
 
-// tableSchema returns the columns of a table. It needs the turn.
+// column is a column of a table.
+type column struct {
+	name, declared string
+	notNull        bool
+	key            int64 // its place in the primary key, from 1
+}
+
+// columnsOf returns the columns of a table. A view that cannot be read, because what
+// it is made of is gone or is too much, has none: whoever has made it must not keep
+// others from knowing their tables. It needs the turn.
+func (c *conn) columnsOf(catalog, name string) (columns []column, _ error) {
+	rows, err := c.list("PRAGMA " + quote(catalog) + ".table_info(" + quote(name) + ")")
+	switch over := c.over(); {
+	case over != nil:
+		return nil, over
+	case err != nil:
+		return nil, nil //nolint:nilerr // see above
+	}
+	for _, row := range rows { // cid, name, type, notnull, dflt_value, pk
+		key, _ := row[5].(int64)
+		columns = append(columns, column{name: text(row[1]), declared: text(row[2]), notNull: row[3] == int64(1), key: key})
+	}
+	return columns, nil
+}
+
+// quote returns a name as an identifier.
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// tableSchema returns the columns of a table as Arrow has them. It needs the turn.
 func (c *conn) tableSchema(catalog, name string) (*arrow.Schema, error) {
-	columns, err := c.list(`SELECT name, type, "notnull" FROM pragma_table_info(?1, ?2)`, name, catalog)
+	columns, err := c.columnsOf(catalog, name)
 	if err != nil {
 		return nil, err
 	}
 	fields := make([]arrow.Field, len(columns))
 	for i, column := range columns {
-		declared, _ := column[1].(string)
-		about := flightsql.NewColumnMetadataBuilder().CatalogName(catalog).TableName(name).TypeName(declared)
-		fields[i] = arrow.Field{Name: column[0].(string), Type: typeOf(declared), Nullable: column[2] == int64(0), Metadata: about.Metadata()}
+		about := flightsql.NewColumnMetadataBuilder().CatalogName(catalog).TableName(name).TypeName(column.declared)
+		fields[i] = arrow.Field{Name: column.name, Type: typeOf(column.declared), Nullable: !column.notNull, Metadata: about.Metadata()}
 		if fields[i].Type == nil {
 			fields[i].Type = arrow.BinaryTypes.String
 		}
@@ -137,13 +180,26 @@ func (s *server) GetFlightInfoPrimaryKeys(_ context.Context, _ flightsql.TableRe
 
 // DoGetPrimaryKeys returns the columns of a table's primary key.
 func (s *server) DoGetPrimaryKeys(ctx context.Context, t flightsql.TableRef) (*arrow.Schema, <-chan flight.StreamChunk, error) {
-	rows, err := s.list(ctx, `SELECT l.schema, '', l.name, i.name, i.pk, NULL
-		FROM pragma_table_list AS l JOIN pragma_table_info(l.name, l.schema) AS i
-		WHERE i.pk > 0 AND l.schema IN ('main', 'temp') AND l.name = ?3
-		AND (?1 IS NULL OR l.schema = ?1) AND (?2 IS NULL OR ?2 = '') ORDER BY l.schema, i.pk`,
-		value(t.Catalog), value(t.DBSchema), t.Table)
+	c, leave, err := s.enterIf(ctx)
 	if err != nil {
 		return nil, nil, err
+	}
+	defer leave()
+	var rows [][]any
+	for _, catalog := range []string{"main", "temp"} {
+		if t.Catalog != nil && *t.Catalog != catalog || t.DBSchema != nil && *t.DBSchema != "" {
+			continue
+		}
+		columns, err := c.columnsOf(catalog, t.Table)
+		if err != nil {
+			return nil, nil, err
+		}
+		slices.SortStableFunc(columns, func(a, b column) int { return cmp.Compare(a.key, b.key) })
+		for _, column := range columns {
+			if column.key > 0 {
+				rows = append(rows, []any{catalog, "", t.Table, column.name, column.key, nil})
+			}
+		}
 	}
 	return table(schema_ref.PrimaryKeys, rows)
 }
@@ -199,6 +255,11 @@ func (s *server) list(ctx context.Context, sql string, params ...any) ([][]any, 
 	return c.list(sql, params...)
 }
 
+// maxMetadata is how many bytes an answer about tables may have.
+const maxMetadata = 64 << 20
+
+var errMetadata = status.Errorf(codes.ResourceExhausted, "there are more than %d bytes of metadata: ask for less", maxMetadata)
+
 // list returns all that a query of the server's own finds. It needs the turn.
 func (c *conn) list(sql string, params ...any) (all [][]any, _ error) {
 	statement, err := c.compile(sql)
@@ -215,7 +276,9 @@ func (c *conn) list(sql string, params ...any) (all [][]any, _ error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, read...)
+		if all = append(all, read...); r.bytes > maxMetadata {
+			return nil, errMetadata
+		}
 	}
 }
 

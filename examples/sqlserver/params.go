@@ -11,14 +11,20 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-// What a client may bind to one statement at a time, in all rows: the server keeps it
-// until it is used.
+// What a client may bind to one statement at a time, in all rows: the server has
+// it in memory.
 const (
 	maxParameters     = 1 << 20
 	maxParameterBytes = 16 << 20
 )
+
+// maxBound is how many bytes all parameters of a connection may take that are bound to
+// queries: room for those of one that has the most.
+const maxBound = 2 * maxParameterBytes
 
 // noParameters are those of a statement that is run once, without any.
 var noParameters = [][]any{{}}
@@ -26,16 +32,19 @@ var noParameters = [][]any{{}}
 // nulls are parameters for a statement that is run to see what it returns.
 func (s *statement) nulls() [][]any { return [][]any{make([]any, s.stmt.BindParamCount())} }
 
-// bind gives a statement its parameters, in the order of their numbers.
-func (s *statement) bind(values []any) error {
-	if err := s.stmt.Reset(); err != nil {
-		return failed(err)
-	}
-	if err := s.stmt.ClearBindings(); err != nil {
-		return failed(err)
-	}
+// takes fails unless a statement has so many parameters.
+func (s *statement) takes(values []any) error {
 	if n := s.stmt.BindParamCount(); len(values) != n {
 		return invalid("there are %d parameters for a statement that has %d", len(values), n)
+	}
+	return nil
+}
+
+// bind gives a statement its parameters, in the order of their numbers.
+func (s *statement) bind(values []any) error {
+	s.rest()
+	if err := s.takes(values); err != nil {
+		return err
 	}
 	for i, v := range values {
 		switch v := v.(type) {
@@ -55,38 +64,72 @@ func (s *statement) bind(values []any) error {
 }
 
 // parameters reads rows of parameters that a client sends, and returns what SQLite
-// makes of them.
-func parameters(r flight.MessageReader) (sets [][]any, _ error) {
-	values, size := 0, 0
-	for r.Next() {
-		batch := r.RecordBatch()
-		rows, columns := int(batch.NumRows()), batch.Columns()
-		if values += rows * max(len(columns), 1); values > maxParameters {
-			return nil, invalid("there are more than %d values", maxParameters)
+// makes of them. Arrow's arrays do not look whether what they are made of makes sense
+// before they are asked for a value, and then they panic.
+func parameters(r flight.MessageReader) (_ *bound, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = invalid("the parameters are malformed: %v", p)
 		}
-		for row := range rows {
-			set := make([]any, len(columns))
-			for i, column := range columns {
-				v, err := valueOf(column, row)
-				if err != nil {
-					return nil, err
-				}
-				set[i] = v
-				size += sizeOf(v)
-			}
-			if size > maxParameterBytes {
-				return nil, invalid("there are more than %d bytes of values", maxParameterBytes)
-			}
-			sets = append(sets, set)
+	}()
+	b := new(bound)
+	for r.Next() {
+		if err := b.add(r.RecordBatch()); err != nil {
+			return nil, err
 		}
 	}
 	if err := r.Err(); err != nil {
-		return nil, invalid("the parameters cannot be read: %v", err)
+		return nil, unreadable(err)
 	}
-	if len(sets) == 0 {
-		return noParameters, nil
+	if len(b.sets) == 0 {
+		b.sets = noParameters
 	}
-	return sets, nil
+	return b, nil
+}
+
+// unreadable returns the status for an error of the reader: that of the call, if it has
+// one, or else the client's fault.
+func unreadable(err error) error {
+	if has := failed(err); status.Code(has) != codes.InvalidArgument {
+		return has
+	}
+	return invalid("the parameters cannot be read: %v", err)
+}
+
+// bound are rows of parameters, and how much they are.
+type bound struct {
+	sets   [][]any
+	values int64
+	bytes  int
+}
+
+// size returns about how much memory they take.
+func (b *bound) size() int { return b.bytes + 16*int(b.values) }
+
+// add adds the rows of a batch. It counts before it copies: a few bytes may stand for
+// any number of rows, or be referred to again and again.
+func (b *bound) add(batch arrow.RecordBatch) error {
+	columns := batch.Columns()
+	width := int64(max(len(columns), 1))
+	if n := batch.NumRows(); n < 0 || n > (maxParameters-b.values)/width {
+		return invalid("there are more than %d values", maxParameters)
+	}
+	b.values += batch.NumRows() * width
+	for row := range int(batch.NumRows()) {
+		set := make([]any, len(columns))
+		for i, column := range columns {
+			v, err := valueOf(column, row)
+			if err != nil {
+				return err
+			}
+			if b.bytes += sizeOf(v); b.bytes > maxParameterBytes {
+				return invalid("there are more than %d bytes of values", maxParameterBytes)
+			}
+			set[i] = v
+		}
+		b.sets = append(b.sets, set)
+	}
+	return nil
 }
 
 // sizeOf returns how many bytes a value has beside its own few.

@@ -7,12 +7,15 @@ import (
 	"bytes"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestAPreparedUpdateRunsOnceForEachRowOfParametersAllOrNone(t *testing.T) {
@@ -135,7 +138,7 @@ func TestLongResultsComeInBatches(t *testing.T) {
 }
 
 func TestTheDeclaredTypeCanBeFound(t *testing.T) {
-	d, err := openDatabase("", 10, 1)
+	d, err := openDatabase("", limits{max: 10, turn: 1, statement: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,5 +212,148 @@ func TestMetadata(t *testing.T) {
 	schema := must[*arrow.Schema](t)(flight.DeserializeSchema(bytes.Clone(column.Value(0)), memory.DefaultAllocator))
 	if schema.NumFields() != 2 || schema.Field(1).Nullable || !arrow.TypeEqual(schema.Field(0).Type, arrow.PrimitiveTypes.Int64) {
 		t.Errorf("the table's schema is %v", schema)
+	}
+}
+
+func TestWhatSomebodyMakesInTheDatabaseLeavesOthersTheirMetadata(t *testing.T) {
+	p := serve(t, "-max-memory", "32")
+	p.connect(t).update("CREATE TABLE honest (n INTEGER PRIMARY KEY)")
+	for _, sql := range []string{
+		"CREATE VIEW pragma_table_list AS SELECT 'main' AS schema, 1 AS name, 'table' AS type",
+		"CREATE TABLE pragma_table_info (name, type)",
+		"CREATE VIEW broken AS SELECT * FROM nowhere",
+		`CREATE VIEW "a ""quoted"" one" AS SELECT 1 AS x`,
+		"CREATE VIEW expanding AS " + explosion(40),
+	} {
+		p.connect(t).update(sql)
+	}
+	c := p.connect(t)
+	columns := map[string]int{"honest": 1, "pragma_table_list": 3, "pragma_table_info": 2, "broken": 0, `a "quoted" one`: 1, "expanding": 0}
+	info := must[*flight.FlightInfo](t)(c.GetTables(c.ctx, &flightsql.GetTablesOpts{IncludeSchema: true}))
+	r := must[*flight.Reader](t)(c.DoGet(c.ctx, info.Endpoint[0].Ticket))
+	defer r.Release()
+	if !r.Next() || int(r.RecordBatch().NumRows()) != len(columns) {
+		t.Fatalf("the tables are %v, %v, expected %d", r.RecordBatch(), r.Err(), len(columns))
+	}
+	for i := range len(columns) {
+		name := r.RecordBatch().Column(2).ValueStr(i)
+		schema := must[*arrow.Schema](t)(flight.DeserializeSchema(r.RecordBatch().Column(4).(interface{ Value(int) []byte }).Value(i), memory.DefaultAllocator))
+		if want, ok := columns[name]; !ok || schema.NumFields() != want {
+			t.Errorf("%s has the columns %v, expected %d", name, schema, want)
+		}
+	}
+	keys := must[*flight.FlightInfo](t)(c.GetPrimaryKeys(c.ctx, flightsql.TableRef{Table: "honest"}))
+	if got := must[[][]string](t)(c.fetch(keys)); !reflect.DeepEqual(got, [][]string{{"main", "", "honest", "n", "1", "(null)"}}) {
+		t.Errorf("the primary key is %v", got)
+	}
+}
+
+// large returns rows of one parameter each.
+func large(rows, size int) arrow.RecordBatch {
+	b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema([]arrow.Field{{Name: "a", Type: arrow.BinaryTypes.Binary}}, nil))
+	defer b.Release()
+	for range rows {
+		b.Field(0).(*array.BinaryBuilder).Append(make([]byte, size))
+	}
+	return b.NewRecordBatch()
+}
+
+func TestParametersThatWereUsedMakeRoomForOthers(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	bind := func() (*flightsql.PreparedStatement, *flight.FlightInfo, error) {
+		prepared := must[*flightsql.PreparedStatement](t)(c.Prepare(c.ctx, "SELECT length(?)"))
+		prepared.SetParameters(large(3, 4<<20)) // 12 of 32 MiB
+		info, err := prepared.Execute(c.ctx)
+		prepared.SetParameters(nil)
+		return prepared, info, err
+	}
+	var infos []*flight.FlightInfo
+	for range 3 {
+		_, info, err := bind()
+		if err != nil {
+			t.Fatal(err)
+		}
+		infos = append(infos, info)
+		if got := must[[][]string](t)(c.fetch(info)); len(got) != 3 {
+			t.Errorf("the results are %v, expected three", got)
+		}
+	}
+	for _, info := range infos { // nobody knows which of them made room, but some did
+		if _, err := c.fetch(info); status.Code(err) == codes.FailedPrecondition {
+			infos = nil
+		}
+	}
+	if infos != nil {
+		t.Error("all parameters are still bound")
+	}
+	var err error
+	for range 3 { // which are not used
+		_, _, err = bind()
+	}
+	wantCode(t, err, codes.ResourceExhausted, "36 MiB that are not used")
+}
+
+func TestAPreparedStatementEndsWithItsTransaction(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	c.update("CREATE TABLE t (n INTEGER)")
+	tx := must[*flightsql.Txn](t)(c.BeginTransaction(c.ctx))
+	prepared := must[*flightsql.PreparedStatement](t)(tx.Prepare(c.ctx, "INSERT INTO t VALUES (1)"))
+	must[int64](t)(prepared.ExecuteUpdate(c.ctx))
+	if err := tx.Rollback(c.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // outside of a transaction, and in another one
+		_, err := prepared.ExecuteUpdate(c.ctx)
+		wantCode(t, err, codes.NotFound, "a statement of a transaction that has ended")
+		must[*flightsql.Txn](t)(c.BeginTransaction(c.ctx))
+		if _, err := c.ExecuteUpdate(c.ctx, "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := c.query("SELECT count(*) FROM t"); got[0][0] != "0" {
+		t.Errorf("there are %v rows, expected none", got)
+	}
+	if err := prepared.Close(c.ctx); err != nil {
+		t.Errorf("it cannot be closed: %v", err)
+	}
+}
+
+func TestASchemaIsThatOfTheResultOrThereIsNone(t *testing.T) {
+	p := serve(t)
+	c := p.connect(t)
+	c.update("CREATE TABLE t (n INTEGER, m NUMERIC)")
+	for sql, known := range map[string]bool{
+		"VALUES (1)":                                  true,
+		"SELECT n, m FROM t":                          true,
+		"SELECT count(*) FROM t":                      true,
+		"WITH x AS (SELECT 1 AS a) SELECT a FROM x":   true,
+		"INSERT INTO t VALUES (1, 2) RETURNING n":     true,
+		"INSERT INTO t VALUES (1, 2) RETURNING n + 1": false,
+		"WITH x AS (SELECT 1) INSERT INTO t SELECT *, 2 FROM x RETURNING n + 1": false,
+	} {
+		c.update("DELETE FROM t")
+		said, err := c.GetExecuteSchema(c.ctx, sql)
+		if !known {
+			wantCode(t, err, codes.FailedPrecondition, sql)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := must[*arrow.Schema](t)(flight.DeserializeSchema(said.GetSchema(), memory.DefaultAllocator))
+		sent, _, err := c.fetchSchema(must[*flight.FlightInfo](t)(c.Execute(c.ctx, sql)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range sent.Fields() {
+			if !arrow.TypeEqual(f.Type, want.Field(i).Type) {
+				t.Errorf("%s: column %d is %v, and was said to be %v", sql, i, f.Type, want.Field(i).Type)
+			}
+		}
+	}
+	if got := c.query("SELECT count(*) FROM t"); got[0][0] == "2" {
+		t.Error("asking for a schema has inserted a row")
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"zombiezen.com/go/sqlite"
 )
 
@@ -20,6 +22,8 @@ const (
 	batchRows = 1024
 	// batchBytes is how large it may get: beyond that it gets no more rows.
 	batchBytes = 1 << 20
+	// maxChanges is how many bytes a statement may return of what it has changed.
+	maxChanges = 16 << 20
 )
 
 // rows are the results of a statement, once for each set of parameters, one after
@@ -28,37 +32,79 @@ type rows struct {
 	statement *statement
 	sets      [][]any // those that are still to be bound
 	running   bool
+	bytes     int // that it has read
 	schema    *arrow.Schema
-	first     [][]any // the rows that were read to find the types
+	ready     [][][]any // batches that were read before, to find the types or to be done
 }
 
-// query runs a statement and reads its first rows. It needs the turn.
-func (c *conn) query(s *statement, sets [][]any) (*rows, error) {
-	r := &rows{statement: s, sets: sets}
-	first, err := r.read(batchRows)
-	if err != nil && !errors.Is(err, io.EOF) {
+// query runs a statement and reads its first rows. One that changes something it runs
+// to its end, all or none of it: what it has locked does not wait for a client that
+// reads. It needs the turn.
+func (c *conn) query(s *statement, sets [][]any) (r *rows, err error) {
+	r = &rows{statement: s, sets: sets}
+	if s.returnsChanges() {
+		err = c.atomically(r.readAll)
+	} else {
+		err = r.readSome()
+	}
+	if err != nil {
 		return nil, err
 	}
-	r.first = first
 	fields := s.columns()
 	for i := range fields {
-		fields[i].Type = typeFor(fields[i].Type, first, i)
+		fields[i].Type = typeFor(fields[i].Type, r.ready, i)
 	}
 	r.schema = arrow.NewSchema(fields, nil)
 	return r, nil
 }
 
+// returnsChanges reports whether a statement is one with RETURNING.
+func (s *statement) returnsChanges() bool {
+	return changesRows(s.sql) && s.stmt.ColumnCount() > 0 && !readsOnly(s.stmt)
+}
+
+// readSome reads the first batch, if there is one.
+func (r *rows) readSome() error {
+	first, err := r.read(batchRows)
+	if err == nil {
+		r.ready = append(r.ready, first)
+	} else if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// errChanges says that the server cannot keep what a statement returns.
+var errChanges = status.Errorf(codes.ResourceExhausted, "the statement returns more than %d bytes, and has changed nothing", maxChanges)
+
+// readAll reads all batches, and frees the statement of its locks.
+func (r *rows) readAll() error {
+	defer r.statement.rest()
+	for n := -1; n < len(r.ready); {
+		n = len(r.ready)
+		if err := r.readSome(); err != nil {
+			return err
+		}
+		if r.bytes > maxChanges {
+			return errChanges
+		}
+	}
+	return nil
+}
+
 // next returns the next record batch, which the caller must release, and io.EOF
 // after the last one.
 func (r *rows) next() (arrow.RecordBatch, error) {
-	read := r.first
-	r.first = nil
-	if read == nil {
-		var err error
-		if read, err = r.read(batchRows); err != nil {
+	if len(r.ready) == 0 {
+		if err := r.readSome(); err != nil {
 			return nil, err
 		}
 	}
+	if len(r.ready) == 0 {
+		return nil, io.EOF
+	}
+	read := r.ready[0]
+	r.ready = r.ready[1:]
 	b := array.NewRecordBuilder(memory.DefaultAllocator, r.schema)
 	defer b.Release()
 	for _, row := range read {
@@ -84,13 +130,17 @@ func (r *rows) read(most int) (read [][]any, _ error) {
 			}
 			r.sets, r.running = r.sets[1:], true
 		}
-		more, err := r.statement.stmt.Step()
+		more, err := r.statement.step()
 		if err != nil {
-			return nil, failed(err)
+			return nil, err
 		}
 		if r.running = more; more {
-			row, size := r.statement.row()
+			row, size, err := r.statement.row()
+			if err != nil {
+				return nil, err
+			}
 			read, bytes = append(read, row), bytes+size
+			r.bytes += size
 		}
 	}
 	if len(read) == 0 {
@@ -99,27 +149,45 @@ func (r *rows) read(most int) (read [][]any, _ error) {
 	return read, nil
 }
 
-// row returns the current row, and about how many bytes it takes.
-func (s *statement) row() (row []any, bytes int) {
+// errRow says that a row is too long. Values have their limit, and so have columns, but
+// the one times the other is too much.
+var errRow = status.Errorf(codes.ResourceExhausted, "a row has more than %d bytes", maxRow)
+
+// row returns the current row, and about how many bytes it takes. It looks at their
+// lengths before it copies the values.
+func (s *statement) row() (row []any, bytes int, _ error) {
 	row = make([]any, s.stmt.ColumnCount())
 	for i := range row {
 		bytes += 8
-		switch s.stmt.ColumnType(i) {
-		case sqlite.TypeInteger:
-			row[i] = s.stmt.ColumnInt64(i)
-		case sqlite.TypeFloat:
-			row[i] = s.stmt.ColumnFloat(i)
-		case sqlite.TypeText: // SQLite does not care whether it is UTF-8, Arrow does
-			text := strings.ToValidUTF8(s.stmt.ColumnText(i), "\ufffd")
-			row[i], bytes = text, bytes+len(text)
-		case sqlite.TypeBlob:
-			blob := make([]byte, s.stmt.ColumnLen(i))
-			s.stmt.ColumnBytes(i, blob)
-			row[i], bytes = blob, bytes+len(blob)
-		default: // NULL
+		if t := s.stmt.ColumnType(i); t == sqlite.TypeText || t == sqlite.TypeBlob {
+			bytes += s.stmt.ColumnLen(i)
 		}
 	}
-	return row, bytes
+	if bytes > maxRow {
+		return nil, 0, errRow
+	}
+	for i := range row {
+		row[i] = s.value(i)
+	}
+	return row, bytes, nil
+}
+
+// value returns a value of the current row.
+func (s *statement) value(i int) any {
+	switch s.stmt.ColumnType(i) {
+	case sqlite.TypeInteger:
+		return s.stmt.ColumnInt64(i)
+	case sqlite.TypeFloat:
+		return s.stmt.ColumnFloat(i)
+	case sqlite.TypeText: // SQLite does not care whether it is UTF-8, Arrow does
+		return strings.ToValidUTF8(s.stmt.ColumnText(i), "\ufffd")
+	case sqlite.TypeBlob:
+		blob := make([]byte, s.stmt.ColumnLen(i))
+		s.stmt.ColumnBytes(i, blob)
+		return blob
+	default:
+		return nil
+	}
 }
 
 // errType says that a value came too late to choose another type for its column.

@@ -6,8 +6,10 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
@@ -68,11 +70,54 @@ func TestALockOfAnotherSessionIsUnavailable(t *testing.T) {
 	b.update("INSERT INTO t VALUES (1)")
 }
 
+func TestATriggerThatIsGoneIsNoErrorAnyMore(t *testing.T) {
+	p := serve(t)
+	a, b := p.connectJar(t), p.connectJar(t)
+	a.update("CREATE TABLE t (n)")
+	b.update("CREATE TEMP TABLE mine (n)") // and so it keeps its connection
+	a.update("CREATE TRIGGER bad AFTER INSERT ON t BEGIN INSERT INTO t SELECT name FROM pragma_table_list; END")
+	_, err := b.ExecuteUpdate(b.ctx, "INSERT INTO t VALUES (1)")
+	wantCode(t, err, codes.InvalidArgument, "a statement whose trigger cannot be compiled")
+	a.update("DROP TRIGGER bad")
+	b.update("INSERT INTO t VALUES (1)")
+}
+
+func TestTriggersOfOthersSeeNothingOfASession(t *testing.T) {
+	p := serve(t)
+	a, b := p.connectJar(t), p.connectJar(t)
+	a.update("CREATE TABLE log (x)")
+	a.update("CREATE TABLE t (n)")
+	b.update("CREATE TEMP TABLE secret (x)")
+	b.update("INSERT INTO secret VALUES ('secret')")
+	for _, body := range []string{"SELECT name FROM pragma_table_list", "SELECT sql FROM sqlite_temp_schema", "SELECT sql FROM temp.sqlite_schema", "SELECT x FROM secret", "SELECT x FROM temp.secret"} {
+		if _, err := a.ExecuteUpdate(a.ctx, "CREATE TRIGGER spy AFTER INSERT ON t BEGIN INSERT INTO log "+body+"; END"); err != nil {
+			continue // SQLite refuses it as it is
+		}
+		_, _ = b.ExecuteUpdate(b.ctx, "INSERT INTO t VALUES (1)")
+		if got := a.query("SELECT x FROM log WHERE x LIKE '%secret%'"); len(got) > 0 {
+			t.Errorf("%s: a trigger has found %v", body, got)
+		}
+		a.update("DROP TRIGGER spy")
+	}
+}
+
+func TestTheMessageOfAnErrorIsNotAnErrorInAnError(t *testing.T) {
+	p := serve(t)
+	c := p.connectJar(t)
+	for _, sql := range []string{"SELECT 1; SELECT 2", "SELEKT", "SELECT * FROM nowhere", "SELECT ?"} {
+		_, err := c.tryQuery(sql)
+		if text := status.Convert(err).Message(); text == "" || strings.Contains(text, "rpc error") {
+			t.Errorf("%s: the message is %q", sql, text)
+		}
+	}
+}
+
 func TestStatementsCannotReachFilesOrOtherSessions(t *testing.T) {
 	folder := t.TempDir()
 	p := serve(t, "-db", filepath.Join(folder, "a.db"))
 	c := p.connectJar(t)
 	c.update("CREATE TABLE t (n)")
+	c.update("CREATE TEMP VIEW raw AS SELECT x.data FROM sqlite_dbpage AS x") // to be refused when it is read
 	secret := filepath.Join(folder, "secret.db")
 	for _, sql := range []string{
 		"ATTACH '" + secret + "' AS other",
@@ -96,11 +141,23 @@ func TestStatementsCannotReachFilesOrOtherSessions(t *testing.T) {
 		"PRAGMA trusted_schema = ON",
 		"CREATE VIRTUAL TABLE v USING fts5(x)",
 		"UPDATE sqlite_schema SET sql = ''",
+		"UPDATE sqlite_dbpage SET data = randomblob(4096) WHERE pgno > 1",
+		"INSERT INTO SQLite_DBPage VALUES (2, zeroblob(4096), 'main')",
+		"DELETE FROM main.sqlite_dbpage",
+		"SELECT count(*) FROM sqlite_dbpage",
+		"SELECT data FROM sqlite_dbpage('main')",
+		"SELECT * FROM raw",
+		"SELECT * FROM dbstat",
 	} {
 		_, err := c.ExecuteUpdate(c.ctx, sql)
 		if code := status.Code(err); code != codes.PermissionDenied && code != codes.InvalidArgument {
 			t.Errorf("%s: %v, expected that it is refused", sql, err)
 		}
+	}
+	// Those modules of SQLite's that are tables, too: see isRaw if there is another one.
+	if got := c.query("SELECT name FROM pragma_module_list WHERE name NOT LIKE 'pragma_%' ORDER BY name"); !reflect.DeepEqual(got, [][]string{
+		{"dbstat"}, {"fts5"}, {"fts5vocab"}, {"geopoly"}, {"rtree"}, {"rtree_i32"}, {"sqlite_dbpage"}}) {
+		t.Errorf("SQLite has other modules: %v", got)
 	}
 	for _, f := range must[[]os.DirEntry](t)(os.ReadDir(folder)) {
 		if !strings.HasPrefix(f.Name(), "a.db") {
@@ -189,7 +246,7 @@ func FuzzKeyword(f *testing.F) {
 	for _, sql := range []string{"SELECT 1", "-- x\nCREATE TEMP TABLE t (n)", "/**/PRAGMA cache_size", "(SELECT", ";BEGIN", "EXPLAIN SELECT 1"} {
 		f.Add(sql)
 	}
-	d, err := openDatabase("", 1, 1)
+	d, err := openDatabase("", limits{max: 10, turn: 1, statement: time.Minute})
 	if err != nil {
 		f.Fatal(err)
 	}

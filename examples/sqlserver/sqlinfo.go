@@ -23,7 +23,7 @@ func (s *server) describe() {
 		flightsql.SqlInfoFlightSqlServerTransaction:            int32(flightsql.SqlTransactionSavepoint), // and so transactions
 		flightsql.SqlInfoFlightSqlServerCancel:                 false,                                    // by the call's own cancellation
 		flightsql.SqlInfoFlightSqlServerBulkIngestion:          false,
-		flightsql.SqlInfoFlightSqlServerStatementTimeout:       int32(0),
+		flightsql.SqlInfoFlightSqlServerStatementTimeout:       int32(s.database.statement.Milliseconds()),
 		flightsql.SqlInfoFlightSqlServerTransactionTimeout:     int32(s.transactionTimeout.Milliseconds()),
 		flightsql.SqlInfoDDLCatalog:                            false,
 		flightsql.SqlInfoDDLSchema:                             false,

@@ -96,14 +96,17 @@ func (s *server) GetSchemaStatement(ctx context.Context, q flightsql.StatementQu
 		return nil, err
 	}
 	defer statement.finalize()
-	return schemaOf(c, statement)
+	return schemaOf(c, statement, noParameters)
 }
 
-// schemaOf returns what a statement returns.
-func schemaOf(c *conn, statement *statement) (*flight.SchemaResult, error) {
-	schema, err := c.schemaOf(statement)
+// schemaOf returns what a statement returns with such parameters, and no guess.
+func schemaOf(c *conn, statement *statement, sets [][]any) (*flight.SchemaResult, error) {
+	schema, known, err := c.schemaOf(statement, sets)
 	if err != nil {
 		return nil, err
+	}
+	if !known {
+		return nil, errSchema
 	}
 	return &flight.SchemaResult{Schema: flight.SerializeSchema(schema, memory.DefaultAllocator)}, nil
 }
@@ -114,7 +117,7 @@ func (s *server) DoGetStatement(ctx context.Context, t flightsql.StatementQueryT
 	if err != nil {
 		return nil, nil, err
 	}
-	return stream(ctx, leave, func() (*rows, func(), error) {
+	return c.stream(leave, func() (*rows, func(), error) {
 		statement, err := c.compile(sql)
 		if err != nil {
 			return nil, nil, err
@@ -152,9 +155,9 @@ func (s *server) enterTicket(ctx context.Context, ticket string) (_ *conn, sql s
 
 // stream starts a query and sends its results, and frees its statement and leaves the
 // connection at the end. That is in use until then, since the rows are read from it
-// while they are sent. A client that vanishes ends ctx, and so the stream, wherever
-// it is.
-func stream(ctx context.Context, leave func(), start func() (_ *rows, free func(), _ error)) (*arrow.Schema, <-chan flight.StreamChunk, error) {
+// while they are sent. A client that vanishes ends its call, and so the stream, wherever
+// it is, and so does one that does not read for too long.
+func (c *conn) stream(leave func(), start func() (_ *rows, free func(), _ error)) (*arrow.Schema, <-chan flight.StreamChunk, error) {
 	end, streaming := leave, false
 	defer func() {
 		if !streaming { // an error, or a panic
@@ -172,34 +175,37 @@ func stream(ctx context.Context, leave func(), start func() (_ *rows, free func(
 	streaming = true
 	go func() {
 		defer close(chunks)
-		defer end()
-		rows.sendTo(ctx, chunks)
+		err := func() error {
+			defer end()
+			return c.send(rows, chunks)
+		}()
+		// Only now that the connection is free: arrow-go's server reads until the end,
+		// but not while it waits for a client that does not.
+		if err != nil {
+			chunks <- flight.StreamChunk{Err: err}
+		}
 	}()
 	return rows.schema, chunks, nil
 }
 
-// sendTo sends all batches, and then what went wrong. That ctx is done goes wrong, too:
-// arrow-go's server may notice only that the channel is closed, and the client of a
-// session that was killed would take what it has for all of the result. The server
-// reads until then, whatever has become of the client, so this waits for nobody.
-func (r *rows) sendTo(ctx context.Context, chunks chan<- flight.StreamChunk) {
+// send sends all batches. That the call is over is an error, too: arrow-go's server may
+// notice only that the channel is closed, and the client of a session that was killed
+// would take what it has for all of the result. It needs the turn.
+func (c *conn) send(r *rows, chunks chan<- flight.StreamChunk) error {
 	for {
-		var chunk flight.StreamChunk
-		chunk.Data, chunk.Err = r.nextOrPanic()
-		if errors.Is(chunk.Err, io.EOF) {
-			return
+		batch, err := r.nextOrPanic()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 		select {
-		case chunks <- chunk:
-		case <-ctx.Done():
-			if chunk.Data != nil {
-				chunk.Data.Release()
-			}
-			chunks <- flight.StreamChunk{Err: failed(ctx.Err())}
-			return
-		}
-		if chunk.Err != nil {
-			return
+		case chunks <- flight.StreamChunk{Data: batch}:
+			c.progress()
+		case <-c.call.ctx.Done():
+			batch.Release()
+			return c.over()
 		}
 	}
 }

@@ -4,14 +4,11 @@
 package main
 
 import (
-	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
-	"modernc.org/libc"
-	sqlite3 "modernc.org/sqlite/lib"
-	"zombiezen.com/go/sqlite"
 )
 
 // In SQLite types belong to values, and what a table declares is a wish. In Arrow
@@ -91,10 +88,10 @@ func fits(t arrow.DataType, v any) bool {
 // typeFor returns a type which fits a column of all rows: the declared one, if it
 // does, or else the narrowest that does. If all are NULL, that is text, which every
 // client can read.
-func typeFor(declared arrow.DataType, rows [][]any, column int) arrow.DataType {
+func typeFor(declared arrow.DataType, batches [][][]any, column int) arrow.DataType {
 	known := false
 	candidates := []arrow.DataType{declared, arrow.PrimitiveTypes.Int64, arrow.PrimitiveTypes.Float64, arrow.BinaryTypes.String, arrow.BinaryTypes.Binary}
-	for _, row := range rows {
+	for _, row := range slices.Concat(batches...) {
 		known = known || row[column] != nil
 		for candidates[0] == nil || !fits(candidates[0], row[column]) {
 			candidates = candidates[1:]
@@ -107,18 +104,4 @@ func typeFor(declared arrow.DataType, rows [][]any, column int) arrow.DataType {
 		return declared
 	}
 	return arrow.BinaryTypes.String
-}
-
-// declaredType returns the type that the table of a result's column declares, empty
-// if there is none. The package that we use SQLite by has no method for that, so
-// this one takes the handle of the statement out of it; a test notices if that
-// changes.
-func declaredType(s *sqlite.Stmt, column int) string {
-	handle := reflect.ValueOf(s).Elem().FieldByName("stmt")
-	if handle.Kind() != reflect.Uintptr {
-		return ""
-	}
-	tls := libc.NewTLS()
-	defer tls.Close()
-	return libc.GoString(sqlite3.Xsqlite3_column_decltype(tls, uintptr(handle.Uint()), int32(column)))
 }
