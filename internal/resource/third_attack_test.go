@@ -156,9 +156,6 @@ func TestAttackWaitingForAPlaceSeesAnother(t *testing.T) {
 				synctest.Wait()
 				<-time.After(time.Second)
 				makeRoom(w, y)
-				if name == "Release" {
-					w.use(s, "z") // of who comes later
-				}
 				if took := <-done; took > 2*time.Second {
 					t.Errorf("waited for %v, though there was room after one second", took)
 				}
