@@ -60,17 +60,23 @@ func (s *Store[S]) info(c *config, e *entry[S], st state, now time.Duration) Inf
 }
 
 // Retired reports whether a session that had this ID last has ended but is not closed
-// yet, since calls still use it. It looks at all such sessions.
-func (s *Store[S]) Retired(id string) bool {
+// yet, since calls still use it, and its source is accepted; nil: any is. It looks at
+// all such sessions.
+func (s *Store[S]) Retired(id string, accept func(source string) bool) bool {
+	e := s.retiree(id)
+	return e != nil && (accept == nil || accept(e.source.name))
+}
+
+func (s *Store[S]) retiree(id string) *entry[S] {
 	h := s.index.hash(id)
 	s.lock()
 	defer s.unlock()
 	for e := range s.ledger.retired {
 		if e.hash() == h && e.is(id) && e.load().phase() == retired {
-			return true
+			return e
 		}
 	}
-	return false
+	return nil
 }
 
 // SourceInfo is what [Store.Sources] tells about a source.

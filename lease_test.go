@@ -66,7 +66,7 @@ func TestALeaseIsSharedAcrossNewIDs(t *testing.T) {
 // that it had before.
 func TestASessionIsRetiredUntilItsLastRelease(t *testing.T) {
 	s := open(t)
-	is := func(id string) bool { return s.Retired(id) }
+	is := func(id string) bool { return s.Retired(id, nil) }
 	l, err := s.Add("a", new(conn), Origin{})
 	must(t, err)
 	must(t, l.Rename("b", Origin{}))
@@ -101,7 +101,7 @@ func TestWhoLooksAtLeasesRacesWithNobody(t *testing.T) {
 		var all sync.WaitGroup
 		all.Go(func() { _ = l.Rename("b", Origin{}); _ = l.Shared(); l.Release() })
 		all.Go(func() { _ = other.Shared(); _ = s.Remove("b"); other.Release() })
-		all.Go(func() { _ = s.Retired("b") })
+		all.Go(func() { _ = s.Retired("b", nil) })
 		all.Wait()
 		_, _ = s.Remove("a"), s.Remove("b")
 	}

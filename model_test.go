@@ -1126,7 +1126,7 @@ func (m *model) checkRetired() {
 		want[g.id] = want[g.id] || g.busy() && g.ended != 0 && g.ended != ReasonRenamed && !g.closed
 	}
 	for id, want := range want {
-		if got := m.store.Retired(id); got != want {
+		if got := m.store.Retired(id, nil); got != want {
 			m.failf("a session %s has ended and is in use: %v, want %v", id, got, want)
 		}
 	}

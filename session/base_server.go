@@ -190,13 +190,18 @@ func lingers(ctx context.Context) bool {
 	if h == nil || h.m.store == nil {
 		return false
 	}
+	who, err := h.caller()
+	if err != nil {
+		return false
+	}
+	by := owner{name: who.Name}
 	for _, d := range h.brought() {
-		if d.why != whyGarbage && h.m.store.store.Retired(d.token) { // else it may be somebody else's
+		if d.token != "" && h.m.store.store.Retired(d.token, by.owns) {
 			return true
 		}
 	}
-	by := h.principal()
-	return by != nil && h.m.store.store.Retired(by.id)
+	named := h.principal()
+	return named != nil && h.m.store.store.Retired(named.id, by.owns)
 }
 
 // setting is one SetSessionOptions.

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/internal/resource"
 )
 
@@ -39,12 +40,6 @@ func belonging(ctx context.Context) (o owned, err error) {
 	if err != nil {
 		return o, err
 	}
-	switch {
-	case h.isOver():
-		return o, h.m.refusal(h.base, ErrCallEnded)
-	case h.greets(ctx):
-		return o, ErrNoSession
-	}
 	if err := h.seen(ctx, nil); err != nil {
 		return o, err
 	}
@@ -68,7 +63,7 @@ func belonging(ctx context.Context) (o owned, err error) {
 	return owned{h, l, b}, err
 }
 
-// usable returns the handle of a call, if its session can have anything.
+// usable returns the handle of a call that goes on, if its session can have anything.
 func usable(ctx context.Context) (*handle, error) {
 	h := handleFrom(ctx)
 	switch {
@@ -76,15 +71,23 @@ func usable(ctx context.Context) (*handle, error) {
 		return nil, ErrNoSession
 	case h == nil || h.m.store == nil:
 		return nil, errNoBelongings
+	case h.isOver():
+		return nil, h.m.refusal(h.base, ErrCallEnded)
+	case h.isGreeting():
+		return nil, ErrNoSession
 	}
 	return h, nil
 }
 
-// greets reports whether the call is a handshake that has begun no session, and makes
-// none by itself.
-func (h *handle) greets(ctx context.Context) bool {
-	_, err := fromContext(ctx)
-	return err != nil && h.live.Load() == nil
+// isGreeting reports whether the call is a handshake that has begun no session. It has
+// none then, whatever its cookies say.
+func (h *handle) isGreeting() bool {
+	if h.rare.Load() == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.more().greets
 }
 
 // isOver reports whether the call has ended.
@@ -134,7 +137,7 @@ func (s *statefulServerSession) acquireBelongings(h *handle, l *held) (*belongin
 	fresh := &belongings{things: home.things.NewSet(s, lease.Source()), reporter: h.m.reporter, ref: newHandleRef()}
 	fresh.seals = home.handles.sealer(fresh.ref)
 	home.handles.add(fresh.ref, s) // lest the session ends before it is there
-	b, mine := s.adopt(fresh)
+	b, mine := s.adopt(fresh, lease)
 	if !mine {
 		home.handles.remove(fresh.ref)
 	}
@@ -148,7 +151,7 @@ func (s *statefulServerSession) acquireBelongings(h *handle, l *held) (*belongin
 }
 
 // adopt gives the session its belongings, unless it has some, or has ended.
-func (s *statefulServerSession) adopt(fresh *belongings) (b *belongings, mine bool) {
+func (s *statefulServerSession) adopt(fresh *belongings, lease *layover.Lease[resident]) (b *belongings, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b = s.belongings.Load(); b != nil || s.sealed {
@@ -156,6 +159,7 @@ func (s *statefulServerSession) adopt(fresh *belongings) (b *belongings, mine bo
 	}
 	s.belongings.Store(fresh)
 	s.held = true
+	fresh.things.SetSource(lease.Source()) // it may have been given to somebody since they were made
 	return fresh, true
 }
 

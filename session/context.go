@@ -24,9 +24,6 @@ func Context(ctx context.Context) (context.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.isOver() {
-		return nil, h.m.refusal(h.base, ErrCallEnded)
-	}
 	if err := h.seen(ctx, nil); err != nil {
 		return nil, err
 	}
@@ -48,7 +45,7 @@ func (h *handle) cancelable(ctx context.Context) context.Context {
 	r := h.more()
 	if r.ctx == nil {
 		r.ctx, r.cancel = context.WithCancelCause(ctx)
-		if l := h.live.Load(); l != nil {
+		if l := h.live.Load(); l != nil && !r.greets {
 			h.watch(l)
 		}
 	}
@@ -83,7 +80,7 @@ func (r *rare) disconnect() {
 // that fails; else err.
 func (h *handle) killed(err error) error {
 	r := h.rare.Load()
-	if err == nil || r == nil || r.cancel == nil {
+	if err == nil || r == nil || r.cancel == nil || h.isGreeting() {
 		return err
 	}
 	l, ended := h.live.Load(), (*layover.EndedError)(nil)

@@ -48,6 +48,7 @@ type rare struct {
 	renewing bool          // it is renewed
 	failure  error         // why something could not be put into it
 	former   []*held       // which Begin has replaced
+	greets   bool          // it is a handshake that has begun no session
 	early    bool          // the call is not decided about, as its action was not read yet
 	said     string        // the last cookie that was announced, of managers that are not ours
 	spoke    bool          // one was

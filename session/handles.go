@@ -20,7 +20,7 @@ import (
 //
 // The kind says what the object is, such as "transaction", so that a handle is not
 // taken for one of another kind; errors name it. The object is what the server finds
-// it by, or all of it: it is encrypted, and a handle is 100 bytes longer. Who has a
+// it by, or all of it: it is encrypted, and a handle is 100 bytes longer, or less. Who has a
 // handle can use the session as its owner, or if that is anonymous, as anybody: it is
 // as secret as a cookie. It is good as long as the session, across renewals.
 //
@@ -49,9 +49,6 @@ func ResolveHandle(ctx context.Context, kind string, handle []byte) (object []by
 	h, err := usable(ctx)
 	if err != nil {
 		return nil, err
-	}
-	if h.isOver() {
-		return nil, h.m.refusal(h.base, ErrCallEnded)
 	}
 	if err := h.seen(ctx, nil); err != nil {
 		return nil, err
@@ -142,10 +139,11 @@ func (h *handle) take(ctx context.Context, mine chan struct{}, kind string, own 
 		_ = l.release() // of a session of this package's
 		return err
 	}
+	r := h.more()
 	if old := h.live.Load(); old != nil {
-		r := h.more()
 		r.former = append(r.former, old)
 	}
+	r.given = ""
 	h.live.Store(l)
 	h.watch(l)
 	return nil

@@ -198,7 +198,7 @@ func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
 	}
 	_, err := h.anew(by)
 	if err == nil {
-		h.give(by.name())
+		h.begun(by.name())
 	}
 	if err != nil {
 		return nil, h.m.refusal(h.base, err)

@@ -271,6 +271,7 @@ func (c *streamCall) handshake(srv any, handler grpc.StreamHandler) error {
 			h.m.tellings.acknowledge(d.key, time.Now())
 		}
 	}
+	h.more().greets = true // nobody else has h yet
 	c.ctx = context.WithValue(h.strip(h.cancelable(h.base)), handleKey{}, h)
 	h.runs = true
 	return h.complete(handler(srv, c))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -203,6 +204,23 @@ func (h *handle) renewal(l *held, who []Principal) (*renewal, error) {
 	return r, nil
 }
 
+// announce sends the new cookie, unless the client has that of another session, which
+// it would replace: it finds this one by handles.
+func (r *renewal) announce() error {
+	if !r.l.cookie && r.h.hasCookieOfAnother() {
+		return nil
+	}
+	return r.header("set-cookie", (&http.Cookie{Name: r.h.m.cookie, Value: r.token}).String())
+}
+
+// hasCookieOfAnother reports whether the call has come with the cookie of a session
+// that it had before it was given another one.
+func (h *handle) hasCookieOfAnother() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.more().former, func(l *held) bool { return l.cookie && !l.dropped.Load() })
+}
+
 // keeper returns whose the call's session must be: the caller's, or whose this call
 // has made it.
 func (h *handle) keeper() (string, error) {
@@ -214,6 +232,14 @@ func (h *handle) keeper() (string, error) {
 	}
 	who, err := h.caller()
 	return who.Name, err
+}
+
+// begun is give for a session that Begin has made, which a handshake has none before.
+func (h *handle) begun(owner string) {
+	h.give(owner)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.more().greets = false
 }
 
 // give notes whose this call has made its session.
@@ -278,7 +304,7 @@ func (r *renewal) run() error {
 	}
 	err := r.rename()
 	if err == nil {
-		err = r.header("set-cookie", (&http.Cookie{Name: h.m.cookie, Value: r.token}).String())
+		err = r.announce()
 		switch {
 		case err == nil:
 		case h.base.Err() != nil && errors.Is(err, errTooLate): // as if the client had left when it was done

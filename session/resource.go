@@ -179,6 +179,9 @@ func (r *Resource[T]) Acquire(ctx context.Context, key string) (*ResourceLease[T
 	}
 	session, err := o.h.m.again(ctx, o.l) // of that very session: Begin may replace it at any moment
 	if err != nil {
+		if errors.Is(err, ErrNoSession) { // it has ended under the call
+			return nil, errOver
+		}
 		return nil, o.h.overOr(err)
 	}
 	l, err := r.open(ctx, o, key)
@@ -197,6 +200,12 @@ type ResourceLease[T any] struct {
 
 // Value returns the resource.
 func (l *ResourceLease[T]) Value() T { return valueOf[T](l.lease) }
+
+// Hold is that of [Resource], for who has the lease.
+func (l *ResourceLease[T]) Hold(d time.Duration) { l.lease.Hold(d) }
+
+// Discard is that of [Resource], for who has the lease, which is yet to be released.
+func (l *ResourceLease[T]) Discard() { l.lease.Discard() }
 
 // Release gives the lease back. Further calls do nothing.
 func (l *ResourceLease[T]) Release() {
@@ -275,9 +284,9 @@ func (r *Resource[T]) open(ctx context.Context, o owned, key string) (*resource.
 // closed tells of one that was closed.
 func (r *Resource[T]) closed(e resource.Ending) {
 	own := e.Owner.(*statefulServerSession)
-	now, token := time.Now(), own.Token()
+	token := own.Token()
 	mark := own.home.Load().Fingerprint(token)
-	if e.Err != nil && e.Reason != resource.Ended { // else it is in the error of the session's end
+	if e.Err != nil && (e.Reason != resource.Ended || e.Late) { // else it is in the error of the session's end
 		reporter := own.belongings.Load().reporter
 		key := lineKey{level: slog.LevelWarn, code: codes.Unknown}
 		if n := reporter.count(key); n > 0 {
@@ -290,7 +299,7 @@ func (r *Resource[T]) closed(e resource.Ending) {
 	}
 	if r.Closed != nil {
 		r.Closed(ResourceEnd{Session: mark, Name: r.Name, Key: e.Name, Reason: ResourceReason(e.Reason.String()),
-			Age: now.Sub(e.Opened), Idle: now.Sub(e.Used), Err: e.Err})
+			Age: e.Closed.Sub(e.Opened), Idle: e.Closed.Sub(e.Used), Err: e.Err})
 	}
 }
 

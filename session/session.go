@@ -70,8 +70,8 @@ func GetSessionFromContext(ctx context.Context) (ServerSession, error) {
 	if c := callFrom(ctx); c != nil && c.err != nil {
 		return nil, c.err
 	}
-	if h := handleFrom(ctx); h != nil && h.live.Load() != nil { // Begin has made it, in a handshake
-		return h, nil
+	if h := handleFrom(ctx); h != nil && h.live.Load() != nil && !h.isGreeting() { // Begin has made it, in a handshake
+		return h, h.hidden(ctx)
 	}
 	return nil, ErrNoSession
 }

@@ -386,7 +386,7 @@ func (s *ExpiringSessionStore) Shutdown(ctx context.Context) error {
 // SetMaxResources changes how many resources the sessions of this store may have open
 // at a time, all together; 1,024 if it is never called. It may be called while the
 // store runs. When there are as many, one that no call uses is closed for each that is
-// opened, see [Resource]; if all are in use, [ErrResourceLimit]. If there are more
+// opened, see [Resource]; if none can, [ErrResourceLimit]. If there are more
 // already, those that are not in use are closed at once, and the others as they are
 // released. The error wraps [layover.ErrOptions]: n is less than 1.
 func (s *ExpiringSessionStore) SetMaxResources(n int) error {

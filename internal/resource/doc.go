@@ -27,5 +27,5 @@
 // Open and Close run on goroutines of their own, for which those who need the
 // outcome wait, under no lock and contained: a panic is an error, and so is
 // runtime.Goexit. What is closed because nobody used it has the goroutine of its timer
-// to wait for it; nothing else here starts any.
+// to wait for it, and what leaves for others has one.
 package resource

@@ -61,6 +61,8 @@ type Ending struct {
 	Reason Reason
 	Opened time.Time
 	Used   time.Time // when its last use ended; of one in use, when it was closed
+	Closed time.Time // before its Close began
+	Late   bool      // the Close of its owner has returned before
 	Err    error     // of its Close; ErrHangs: that was given up on
 }
 
@@ -69,7 +71,8 @@ var (
 	// ErrEnded says that the owner has ended.
 	ErrEnded = errors.New("resource: its owner has ended")
 	// ErrFull says that all places are taken by things that may not leave: they are in
-	// use, or of a source that has fewer.
+	// use, or of a source that has fewer; or that as many have a Close that was given up
+	// on.
 	ErrFull = errors.New("resource: no place for another one")
 	// ErrHangs says that a Close or an Open has not returned in time.
 	ErrHangs = errors.New("resource: it does not return")

@@ -3,7 +3,10 @@
 
 package resource
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Lease is the right to use a thing. While it has one, only the end of its owner
 // closes it. It is safe for concurrent use.
@@ -39,6 +42,13 @@ func (l *Lease) Release() {
 	l.thing.set.pool.mu.Lock()
 	defer l.thing.set.pool.mu.Unlock()
 	l.thing.release()
+}
+
+// Hold is [Set.Hold] of this very thing.
+func (l *Lease) Hold(d time.Duration) bool {
+	l.thing.set.pool.mu.Lock()
+	defer l.thing.set.pool.mu.Unlock()
+	return l.thing.hold(d)
 }
 
 // Discard is [Set.Discard] of this very thing.

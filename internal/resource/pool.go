@@ -57,7 +57,7 @@ func NewPool(places int) *Pool {
 // NewSet returns the empty set of one owner, which endings name, that comes from a
 // source.
 func (p *Pool) NewSet(owner any, source string) *Set {
-	return &Set{pool: p, owner: owner, source: source, things: make(map[key]*thing)}
+	return &Set{pool: p, owner: owner, source: source, things: make(map[key]*thing), done: make(chan struct{})}
 }
 
 // SetMax changes how many places there are. If more are taken, idle things leave at
@@ -66,6 +66,7 @@ func (p *Pool) NewSet(owner any, source string) *Set {
 func (p *Pool) SetMax(places int) {
 	p.mu.Lock()
 	p.max = places
+	p.free()
 	p.mu.Unlock()
 	for p.trim() {
 	}
@@ -231,6 +232,11 @@ func (p *Pool) vacate(t *thing) {
 	} else {
 		p.weigh(t.set.source, -1)
 	}
+	p.free()
+}
+
+// free wakes those who wait for a place: there is one, or somebody who may leave.
+func (p *Pool) free() {
 	if p.freed != nil {
 		close(p.freed)
 		p.freed = nil
@@ -291,14 +297,17 @@ func (p *Pool) settle(t *thing) {
 		p.dismiss(t, Discarded)
 	case p.places-p.leaving > p.max:
 		p.dismiss(t, Capacity)
-	case !t.armed:
-		t.arm()
+	default:
+		p.free()
+		if !t.armed {
+			t.arm()
+		}
 	}
 }
 
 // finish closes a thing that has left, and waits for that as long as its kind says.
 func (p *Pool) finish(t *thing, r Reason) error {
-	e := Ending{Owner: t.set.owner, Name: t.key.name, Value: t.value, Reason: r, Opened: t.opened, Used: t.used}
+	e := Ending{Owner: t.set.owner, Name: t.key.name, Value: t.value, Reason: r, Opened: t.opened, Used: t.used, Closed: time.Now()}
 	e.Err = within(t.key.kind.CloseWithin, func() error { return t.key.kind.Close(t.value) }, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -312,6 +321,7 @@ func (p *Pool) finish(t *thing, r Reason) error {
 		t.lost = true
 		p.lost++
 	}
+	t.closeErr, e.Late = e.Err, t.set.over
 	p.count(e)
 	p.vacate(t)
 	t.letGo()

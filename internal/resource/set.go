@@ -24,6 +24,8 @@ type Set struct {
 	things map[key]*thing // being opened, open, or closing
 	order  []*thing       // those that are open or closing, as they were opened
 	ended  bool
+	over   bool          // Close has returned
+	done   chan struct{} // closed when the owner has ended
 }
 
 // Acquire returns a lease on the thing of that kind and name. If there is none, it is
@@ -37,7 +39,7 @@ type Set struct {
 func (s *Set) Acquire(ctx context.Context, k *Kind, name string, open func(context.Context) (any, error)) (*Lease, error) {
 	outer, _ := ctx.Value(openingKey{}).(*thing)
 	for {
-		f, err := s.find(key{k, name}, outer)
+		f, err := s.find(ctx, key{k, name}, outer)
 		switch {
 		case err != nil:
 			return nil, err
@@ -46,7 +48,7 @@ func (s *Set) Acquire(ctx context.Context, k *Kind, name string, open func(conte
 		case f.mine:
 			return s.open(ctx, f.thing, outer, f.leaves, open)
 		}
-		if err := s.pool.await(ctx, f, outer); err != nil {
+		if err := s.await(ctx, f, outer); err != nil {
 			return nil, err
 		}
 		if f.thing != nil && f.thing.err != nil && !f.thing.again {
@@ -66,7 +68,7 @@ type found struct {
 }
 
 // find looks under a key, on behalf of an Open that asks for it, nil: none.
-func (s *Set) find(k key, outer *thing) (f found, err error) {
+func (s *Set) find(ctx context.Context, k key, outer *thing) (f found, err error) {
 	p := s.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -75,6 +77,9 @@ func (s *Set) find(k key, outer *thing) (f found, err error) {
 	}
 	if t := s.things[k]; t != nil {
 		return s.use(t, outer)
+	}
+	if ctx.Err() != nil { // nobody leaves for one who is gone
+		return f, context.Cause(ctx)
 	}
 	t := &thing{set: s, key: k, ready: make(chan struct{}), gone: make(chan struct{})}
 	if f.leaves, f.wait, err = p.admit(t); err != nil || f.wait != nil {
@@ -108,15 +113,17 @@ func (s *Set) use(t, outer *thing) (f found, err error) {
 }
 
 // await waits for what was found, on behalf of an Open that asks for it, nil: none.
-func (p *Pool) await(ctx context.Context, f found, outer *thing) error {
+func (s *Set) await(ctx context.Context, f found, outer *thing) error {
 	defer func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
+		s.pool.mu.Lock()
+		defer s.pool.mu.Unlock()
 		outer.waitedFor(f.thing)
 	}()
 	select {
 	case <-f.wait:
 		return nil
+	case <-s.done:
+		return ErrEnded
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -170,6 +177,7 @@ func (s *Set) fail(t, outer *thing, err error, again bool) error {
 	p.totals.Failed++
 	p.vacate(t)
 	p.tried(t, outer)
+	t.state = closing // lest what Open has left behind keeps something for it
 	t.err, t.again = err, again
 	t.letGo()
 	s.forget(t)
@@ -232,7 +240,7 @@ func (s *Set) Opened(ctx context.Context, k *Kind, name string) (*Lease, error) 
 		if err != nil || f.lease != nil || f.wait == nil {
 			return f.lease, err
 		}
-		if err := s.pool.await(ctx, f, outer); err != nil {
+		if err := s.await(ctx, f, outer); err != nil {
 			return nil, err
 		}
 	}
@@ -276,17 +284,7 @@ func (s *Set) Hold(k *Kind, name string, d time.Duration) bool {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
 	t := s.things[key{k, name}]
-	if t == nil || t.state != open {
-		return false
-	}
-	t.held = time.Time{}
-	if d > 0 {
-		t.held = time.Now().Add(d)
-	}
-	if t.armed {
-		t.arm()
-	}
-	return true
+	return t != nil && t.hold(d)
 }
 
 // Discard has a thing be closed when nobody uses it any more. From now on another
@@ -309,6 +307,11 @@ func (s *Set) Close() error {
 	for _, t := range s.end() {
 		if !t.settles(t.key.kind.CloseWithin - time.Since(began)) { // all at the same time
 			errs = append(errs, fmt.Errorf("%s: its Open: %w", t.key.kind.Name, ErrHangs))
+			continue
+		}
+		<-t.gone
+		if t.closeErr != nil {
+			errs = append(errs, fmt.Errorf("%s: its Close: %w", t.key.kind.Name, t.closeErr))
 		}
 	}
 	for t, mine := s.last(); t != nil; t, mine = s.last() {
@@ -318,6 +321,9 @@ func (s *Set) Close() error {
 			errs = append(errs, fmt.Errorf("%s: its Close: %w", t.key.kind.Name, err))
 		}
 	}
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	s.over = true
 	return errors.Join(errs...)
 }
 
@@ -329,6 +335,7 @@ func (s *Set) end() (pending []*thing) {
 		return nil
 	}
 	s.ended = true
+	close(s.done)
 	for _, t := range s.things {
 		if t.state != opening {
 			continue

@@ -27,6 +27,8 @@ type thing struct {
 	err   error // why it could not be opened
 	again bool  // that was the business of who has tried alone
 
+	closeErr error // of its Close; set before gone is closed
+
 	// Under the pool's mutex.
 	state     state
 	stop      context.CancelCauseFunc // of its Open
@@ -113,6 +115,21 @@ func (t *thing) release() {
 	}
 }
 
+// hold keeps t for d, zero or less: no longer, if it is open.
+func (t *thing) hold(d time.Duration) bool {
+	if t.state != open {
+		return false
+	}
+	t.held = time.Time{}
+	if d > 0 {
+		t.held = time.Now().Add(d)
+	}
+	if t.armed {
+		t.arm()
+	}
+	return true
+}
+
 // discard has nobody else use t.
 func (t *thing) discard() {
 	if t.set.things[t.key] == t {
@@ -124,6 +141,11 @@ func (t *thing) discard() {
 
 // settles waits until a thing is open or will not be.
 func (t *thing) settles(patience time.Duration) bool {
+	select {
+	case <-t.ready: // also if there is no patience left
+		return true
+	default:
+	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {

@@ -6,6 +6,7 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 
 // To somebody else a session that has ended, but is in use, is one that never was, also
 // with IDs of the server's own.
-func TestAttackClosingIsNobodyElsesBusiness(t *testing.T) {
+func TestThatASessionIsClosingIsNobodyElsesBusiness(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		t.Run(fmt.Sprint("own IDs ", own), func(t *testing.T) {
 			store := newStore(t)
@@ -46,6 +47,35 @@ func TestAttackClosingIsNobodyElsesBusiness(t *testing.T) {
 			}
 			close(gate)
 			<-done
+		})
+	}
+}
+
+// Somebody else's session that has ended is one that never was, also with IDs of the
+// server's own.
+func TestTheEndOfASessionIsNobodyElsesBusiness(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprint("own IDs ", own), func(t *testing.T) {
+			store := newStore(t)
+			i := 0
+			opts := []session.StatefulSessionManagerOption{session.WithStore(store)}
+			if own {
+				opts = append(opts, session.WithFactory(session.NewSessionFactory(func() string { i++; return fmt.Sprintf("id-%d", i) })))
+			}
+			m := session.NewServerMiddleware(session.NewStatefulServerSessionManager(opts...), session.WithLogger(nil), session.WithPrincipal(who))
+			n := newCounter()
+			c := serveEdge(t, m, n.sqlServer).client()
+			handle, cookie := n.begin(c, "x-user", "alice")
+			killAll(store)
+			told, _ := reason(c.do(with(info(""), "x-user", "bob"), cookie).err)
+			garbage, _ := reason(c.do(with(info(""), "x-user", "bob"), session.StatefulSessionCookieName+"=id-1000").err)
+			if told != garbage {
+				t.Errorf("bob is told %q of alice's cookie, and %q of any other", told, garbage)
+			}
+			wantUnknown(t, "bob with alice's handle", c.do(with(presenting(info("use"), handle), "x-user", "bob")).err)
+			if err := c.do(with(presenting(info("use"), handle), "x-user", "alice")).err; err == nil || !strings.Contains(err.Error(), "lost") {
+				t.Errorf("alice: %v", err)
+			}
 		})
 	}
 }

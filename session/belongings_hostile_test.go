@@ -14,11 +14,12 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc"
 
+	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
 )
 
 // login is a middleware whose handshakes do f.
-func loginAttack(f func(ctx context.Context) error) flight.ServerMiddleware {
+func loggingIn(f func(ctx context.Context) error) flight.ServerMiddleware {
 	return flight.ServerMiddleware{Unary: func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		return next(ctx, req)
 	}, Stream: func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
@@ -30,11 +31,11 @@ func loginAttack(f func(ctx context.Context) error) flight.ServerMiddleware {
 }
 
 // Handshakes get no session but by Begin, whatever cookie the client sends.
-func TestAttackAHandshakeWithACookieHasNoSession(t *testing.T) {
+func TestAHandshakeWithACookieHasNoSession(t *testing.T) {
 	w := newWires()
 	var get, lookup, set, res, handle error
 	store := newStore(t)
-	login := loginAttack(func(ctx context.Context) error {
+	login := loggingIn(func(ctx context.Context) error {
 		_, get = session.GetSessionFromContext(ctx)
 		_, lookup = session.Lookup(ctx)
 		set = session.SetOption(ctx, "schema", nil)
@@ -56,10 +57,10 @@ func TestAttackAHandshakeWithACookieHasNoSession(t *testing.T) {
 }
 
 // As before with ResolveHandle.
-func TestAttackAHandshakeGetsNoSessionByAHandle(t *testing.T) {
+func TestAHandshakeGetsNoSessionByAHandle(t *testing.T) {
 	n := newCounter()
 	var resolve, lookup error
-	login := loginAttack(func(ctx context.Context) error {
+	login := loggingIn(func(ctx context.Context) error {
 		_, resolve = session.ResolveHandle(ctx, "transaction", n.handle)
 		_, lookup = session.Lookup(ctx)
 		return nil
@@ -73,11 +74,11 @@ func TestAttackAHandshakeGetsNoSessionByAHandle(t *testing.T) {
 }
 
 // The kill of the session whose cookie comes with a login does not cancel the login.
-func TestAttackAKillDoesNotCancelALogin(t *testing.T) {
+func TestAKillDoesNotCancelALogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore(t)
 		var canceled error
-		login := loginAttack(func(ctx context.Context) error {
+		login := loggingIn(func(ctx context.Context) error {
 			killAll(store)
 			synctest.Wait()
 			canceled = ctx.Err()
@@ -95,7 +96,7 @@ func TestAttackAKillDoesNotCancelALogin(t *testing.T) {
 
 // A call whose session another call has ended has its resources until it has ended
 // itself, by Get as by Acquire; or is told that the session has ended.
-func TestAttackAcquireInASessionThatHasEnded(t *testing.T) {
+func TestNoLeaseOnAResourceOfASessionThatHasEnded(t *testing.T) {
 	w := newWires()
 	srv := w.server()
 	inside, gate := make(chan struct{}), make(chan struct{})
@@ -110,9 +111,7 @@ func TestAttackAcquireInASessionThatHasEnded(t *testing.T) {
 		if acquire == nil {
 			l.Release()
 		}
-		_, handle := session.NewHandle(ctx, "k", nil)
 		a, _ := reason(acquire)
-		t.Logf("Get %v, NewHandle %v, Acquire %v %q", get, handle, acquire, a)
 		if acquire != nil && a != "SESSION_CLOSED" {
 			t.Errorf("Acquire: %v, reason %q; Get: %v", acquire, a, get)
 		}
@@ -128,7 +127,7 @@ func TestAttackAcquireInASessionThatHasEnded(t *testing.T) {
 }
 
 // What a goroutine of an Open that has failed has got is closed when it is idle.
-func TestAttackAFailedOpenPinsNothing(t *testing.T) {
+func TestWhatAFailedOpenHasLeftBehindKeepsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWires()
 		store := newStore(t)
@@ -136,8 +135,8 @@ func TestAttackAFailedOpenPinsNothing(t *testing.T) {
 		outer := &session.Resource[int]{Name: "outer", Close: func(int) error { return nil }, Open: func(ctx context.Context, _ string) (int, error) {
 			go func() {
 				<-time.After(time.Second)
-				_, err := w.Get(ctx, "")
-				left <- err
+				_, _ = w.Get(ctx, "") // with a context that is over
+				left <- nil
 			}()
 			return 0, errors.New("fails")
 		}}
@@ -159,7 +158,7 @@ func TestAttackAFailedOpenPinsNothing(t *testing.T) {
 
 // A call that has begun somebody's session and then has one of its own by a handle
 // can renew that.
-func TestAttackRenewByHandleAfterBegin(t *testing.T) {
+func TestASessionFoundByAHandleIsRenewedAfterABegin(t *testing.T) {
 	n := newCounter()
 	var renew error
 	n.statements["x"] = func(ctx context.Context, _ session.ServerSession) error {
@@ -183,7 +182,7 @@ func TestAttackRenewByHandleAfterBegin(t *testing.T) {
 
 // Renew in a session that a handle has named does not take the client's cookie of
 // another session away.
-func TestAttackRenewByHandleLeavesTheOtherCookie(t *testing.T) {
+func TestARenewalByAHandleLeavesTheOtherCookie(t *testing.T) {
 	n := newCounter()
 	n.statements["renewed"] = n.after(func(ctx context.Context) error { return session.Renew(ctx) })
 	store := newStore(t)
@@ -191,7 +190,6 @@ func TestAttackRenewByHandleLeavesTheOtherCookie(t *testing.T) {
 	handle, _ := n.begin(c)
 	other := c.must(setOption("schema", "dev")).cookie(t)
 	r := c.must(presenting(info("renewed"), handle), other)
-	t.Logf("header %q", r.header)
 	if len(r.header) > 0 {
 		t.Errorf("the client, which has the cookie of another session, gets %q in its place: %d sessions live", r.header, store.Len())
 	}
@@ -199,7 +197,7 @@ func TestAttackRenewByHandleLeavesTheOtherCookie(t *testing.T) {
 
 // What an option takes is counted, also if an OnChange has refused it after a handle
 // had given the call another session.
-func TestAttackPutBackIsCounted(t *testing.T) {
+func TestWhatIsPutBackIsCounted(t *testing.T) {
 	n := newCounter()
 	big := strings.Repeat("x", 1000)
 	var fails bool
@@ -224,7 +222,6 @@ func TestAttackPutBackIsCounted(t *testing.T) {
 	before := store.Stats()
 	c.must(presenting(info("x"), handle), other)
 	after := store.Stats()
-	t.Logf("%d bytes", before.Bytes)
 	if before.Bytes != after.Bytes {
 		t.Errorf("%d bytes before, %d after a refused change", before.Bytes, after.Bytes)
 	}
@@ -234,7 +231,7 @@ type behindKey struct{}
 
 // Whom the interceptor has not seen has no session in a handshake either: all behind a
 // gateway would share that of its cookie.
-func TestAttackAHandshakeHidesNoPrincipal(t *testing.T) {
+func TestAHandshakeHidesNoPrincipal(t *testing.T) {
 	gateway := func(ctx context.Context) (session.Principal, error) {
 		if name, ok := ctx.Value(behindKey{}).(string); ok {
 			return session.Principal{Name: name}, nil
@@ -244,7 +241,7 @@ func TestAttackAHandshakeHidesNoPrincipal(t *testing.T) {
 	store := newStore(t)
 	var got, other error
 	ours := edge(store, session.WithPrincipal(gateway))
-	c := serveEdge(t, chained(ours, loginAttack(func(ctx context.Context) error {
+	c := serveEdge(t, chained(ours, loggingIn(func(ctx context.Context) error {
 		ctx = context.WithValue(ctx, behindKey{}, "alice")
 		_, got = session.GetSessionFromContext(ctx)
 		_, other = session.NewHandle(ctx, "k", nil)
@@ -259,10 +256,10 @@ func TestAttackAHandshakeHidesNoPrincipal(t *testing.T) {
 
 // The other use of Close: a resource that was being opened when its session was killed,
 // and whose Close fails, is reported somewhere.
-func TestAttackAFailedCloseOfWhatWasOpeningIsReported(t *testing.T) {
+func TestAFailedCloseOfWhatWasOpeningIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log logBuffer
-		store := newStore(t)
+		store := newStore(t, layover.WithLogger(log.logger()))
 		opens := make(chan struct{})
 		closes := 0
 		r := &session.Resource[int]{Name: "file", Open: func(context.Context, string) (int, error) {
@@ -285,4 +282,29 @@ func TestAttackAFailedCloseOfWhatWasOpeningIsReported(t *testing.T) {
 			t.Errorf("closed %d times; the log: %q; %d errors of Close are counted", closes, log.String(), store.Resources().CloseErrors)
 		}
 	})
+}
+
+// A call that has ended discards nothing, and holds nothing.
+func TestACallThatHasEndedDiscardsNothing(t *testing.T) {
+	w := newWires()
+	srv := w.server()
+	ended := make(chan struct{})
+	done := make(chan error, 2)
+	srv.statements["x"] = func(ctx context.Context, _ session.ServerSession) error {
+		_, err := w.Get(ctx, "")
+		go func() {
+			<-ended
+			done <- w.Hold(ctx, "", time.Hour)
+			done <- w.Discard(ctx, "")
+		}()
+		return err
+	}
+	store := newStore(t)
+	c := serveEdge(t, edge(store), srv).client()
+	c.must(info("x"))
+	close(ended)
+	hold, discard := <-done, <-done
+	if st := store.Resources(); hold == nil || discard == nil || st.Discarded > 0 {
+		t.Errorf("Hold %v, Discard %v, %+v", hold, discard, st)
+	}
 }
