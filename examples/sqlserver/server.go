@@ -79,7 +79,7 @@ func (s *server) enter(ctx context.Context) (_ *conn, leave func(), _ error) {
 		return nil, nil, err
 	}
 	return c, func() {
-		s.track(ctx, c)
+		s.track(ctx, lease)
 		done()
 		lease.Release()
 	}, nil
@@ -89,7 +89,8 @@ func (s *server) enter(ctx context.Context) (_ *conn, leave func(), _ error) {
 // has made it so. A connection with temporary tables stays open as long as its session,
 // unless others need its place; one with a transaction only for a time: a client that
 // has gone must not keep its locks. It needs the turn.
-func (s *server) track(ctx context.Context, c *conn) {
+func (s *server) track(ctx context.Context, lease *session.ResourceLease[*conn]) {
+	c := lease.Value()
 	now := c.stake()
 	if now != open {
 		c.transaction = nil
@@ -105,13 +106,12 @@ func (s *server) track(ctx context.Context, c *conn) {
 		hold = s.transactionTimeout
 	case nothing:
 	}
-	err := s.conns.Hold(ctx, "", hold)
+	lease.Hold(hold) // also when the call is over, and its stream has just ended
 	if (now == nothing) != (c.known == nothing) {
-		err = errors.Join(err, s.options.connectionState.Set(ctx, now != nothing))
-	}
-	if err != nil {
-		slog.Warn("the session does not know the state of its connection", "error", err)
-		return
+		if err := s.options.connectionState.Set(ctx, now != nothing); err != nil {
+			slog.Warn("the session does not know the state of its connection", "error", err)
+			return
+		}
 	}
 	c.known = now
 }
