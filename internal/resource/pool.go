@@ -163,32 +163,26 @@ func (p *Pool) exchange(ctx context.Context, leaves, comes *thing) error {
 // thing leaves for it, and hands its place on; whoever opens must close that first. If
 // none may, but one is about to be free, there is that to wait for.
 func (p *Pool) admit(t *thing) (leaves *thing, wait <-chan struct{}, err error) {
-	switch {
-	case p.lost >= p.max:
-		err = ErrFull
-	case p.places == p.max:
-		leaves = p.victim(t.set.source, time.Now())
-		fallthrough
-	case p.places > p.max:
+	if p.lost < p.max {
+		if p.places == p.max {
+			if leaves = p.victim(t.set.source, time.Now()); leaves != nil {
+				p.leave(leaves)
+				p.vacate(leaves)
+			}
+		}
 		switch {
-		case leaves != nil:
-			p.leave(leaves)
-			p.vacate(leaves)
+		case p.places < p.max:
+			p.occupy(t)
+			return leaves, nil, nil
 		case p.places-p.leaving < p.max:
 			if p.freed == nil {
 				p.freed = make(chan struct{})
 			}
 			return nil, p.freed, nil
-		default:
-			err = ErrFull
 		}
 	}
-	if err != nil {
-		p.totals.Refused++
-		return nil, nil, err
-	}
-	p.occupy(t)
-	return leaves, nil, nil
+	p.totals.Refused++
+	return nil, nil, ErrFull
 }
 
 func (p *Pool) occupy(t *thing) {
