@@ -14,7 +14,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 )
 
 // Carrier is a way in which a call says which session it means. Make one with
@@ -235,13 +234,7 @@ func (f PrincipalFunc) ask(ctx context.Context) (who Principal, err error) {
 	if ours := (*callError)(nil); errors.As(err, &ours) {
 		return who, ours
 	}
-	// The owner's own words are those of the status, not what is wrapped around it.
-	type withStatus interface{ GRPCStatus() *status.Status }
-	if said := withStatus(nil); errors.As(err, &said) && said.GRPCStatus().Code() != codes.OK {
-		e := &callError{code: said.GRPCStatus().Code(), status: said.GRPCStatus()}
-		if _, bare := err.(withStatus); !bare { // what is around it is for the log
-			e.cause = err
-		}
+	if e := inOwnWords(err); e != nil {
 		return who, e
 	}
 	return who, &callError{code: codes.Unauthenticated, text: "the call could not be authenticated", reason: "SESSION_UNAUTHENTICATED", cause: err}

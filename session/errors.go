@@ -39,7 +39,7 @@ var ErrCallEnded = errors.New("session: the call has ended")
 type callError struct {
 	code     codes.Code
 	text     string
-	sentinel error // for errors.Is; of this module or of package context
+	sentinel error // for errors.Is; of this module, of package context, or of an Open
 	reason   string
 	metadata map[string]string
 	retry    time.Duration // after which to try again; zero: not said
@@ -102,6 +102,21 @@ func newCallError(err error) *callError {
 	if r := (*redacted)(nil); errors.As(err, &r) {
 		e.text += " (session " + r.mark.String() + ")"
 		e.note("session", r.mark.String())
+	}
+	return e
+}
+
+// inOwnWords returns an error that the owner has given a gRPC status, nil: it has none.
+// The owner's own words are those of the status, not what is wrapped around it.
+func inOwnWords(err error) *callError {
+	type withStatus interface{ GRPCStatus() *status.Status }
+	said := withStatus(nil)
+	if !errors.As(err, &said) || said.GRPCStatus().Code() == codes.OK {
+		return nil
+	}
+	e := &callError{code: said.GRPCStatus().Code(), status: said.GRPCStatus()}
+	if _, bare := err.(withStatus); !bare { // what is around it is for the log
+		e.cause = err
 	}
 	return e
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/internal/resource"
@@ -358,10 +357,7 @@ func (h *handle) unuse(s *resource.Set, k *resource.Kind, key string) (used bool
 // The context is the one with which it was asked for.
 func (h *handle) refuseResource(ctx context.Context, name string, err error) error {
 	err = harmless(err)
-	e := &callError{code: codes.Unavailable, reason: "SESSION_RESOURCE_FAILED", cause: err, sentinel: err,
-		text: fmt.Sprintf("the session's %s could not be opened", name)}
-	type withStatus interface{ GRPCStatus() *status.Status }
-	said := withStatus(nil)
+	e := inOwnWords(err)
 	switch {
 	case errors.Is(err, resource.ErrEnded):
 		return errOver
@@ -372,11 +368,11 @@ func (h *handle) refuseResource(ctx context.Context, name string, err error) err
 		return h.m.refusal(h.base, ctx.Err())
 	case errors.Is(err, ErrCallEnded):
 		return h.m.refusal(h.base, err)
-	case errors.As(err, &said) && said.GRPCStatus().Code() != codes.OK:
-		if _, bare := err.(withStatus); bare {
-			return err
-		}
-		e.code, e.status = said.GRPCStatus().Code(), said.GRPCStatus() // what is around it is for the log
+	case e != nil:
+		e.sentinel = err
+	default:
+		e = &callError{code: codes.Unavailable, reason: "SESSION_RESOURCE_FAILED", cause: err, sentinel: err,
+			text: fmt.Sprintf("the session's %s could not be opened", name)}
 	}
 	return h.m.refusal(h.base, e)
 }
