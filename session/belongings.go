@@ -40,9 +40,6 @@ func belonging(ctx context.Context) (o owned, err error) {
 	if err != nil {
 		return o, err
 	}
-	if err := h.seen(ctx, nil); err != nil {
-		return o, err
-	}
 	if _, err = h.ensure(true); err != nil {
 		return o, h.overOr(err)
 	}
@@ -63,7 +60,8 @@ func belonging(ctx context.Context) (o owned, err error) {
 	return owned{h, l, b}, err
 }
 
-// usable returns the handle of a call that goes on, if its session can have anything.
+// usable returns the handle of a call that goes on, if its session can have anything,
+// and the session is not hidden from whoever the handler knows to call.
 func usable(ctx context.Context) (*handle, error) {
 	h := handleFrom(ctx)
 	switch {
@@ -76,18 +74,13 @@ func usable(ctx context.Context) (*handle, error) {
 	case h.isGreeting():
 		return nil, ErrNoSession
 	}
-	return h, nil
+	return h, h.seen(ctx, nil)
 }
 
 // isGreeting reports whether the call is a handshake that has begun no session. It has
 // none then, whatever its cookies say.
 func (h *handle) isGreeting() bool {
-	if h.rare.Load() == nil {
-		return false
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.more().greets
+	return h.is(func(r *rare) bool { return r.greets })
 }
 
 // isOver reports whether the call has ended.
@@ -110,9 +103,6 @@ func (h *handle) overOr(err error) error {
 func existing(ctx context.Context) (o owned, ok bool, _ error) {
 	h, err := usable(ctx)
 	if err != nil {
-		return o, false, err
-	}
-	if err := h.seen(ctx, nil); err != nil {
 		return o, false, err
 	}
 	l := h.live.Load()

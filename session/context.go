@@ -24,9 +24,6 @@ func Context(ctx context.Context) (context.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.seen(ctx, nil); err != nil {
-		return nil, err
-	}
 	l := h.live.Load()
 	if l == nil {
 		return nil, ErrNoSession

@@ -71,13 +71,16 @@ func (h *handle) more() *rare {
 }
 
 // isBrief reports whether a session that is made ends with the call.
-func (h *handle) isBrief() bool {
+func (h *handle) isBrief() bool { return h.is(func(r *rare) bool { return r.brief }) }
+
+// is reports what few calls are.
+func (h *handle) is(it func(*rare) bool) bool {
 	if h.rare.Load() == nil {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.more().brief
+	return it(h.more())
 }
 
 var _ ServerSession = (*handle)(nil)
@@ -319,12 +322,7 @@ func (h *handle) ensure(holds bool) (ServerSession, error) {
 
 // early reports whether the call brought tokens of sessions that have ended, and
 // was not decided about.
-func (h *handle) early() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := h.rare.Load()
-	return r != nil && r.early
-}
+func (h *handle) early() bool { return h.is(func(r *rare) bool { return r.early }) }
 
 // undecided notes whether the call is yet to be decided about. It need not be
 // known of one that brought nothing to decide about.

@@ -50,9 +50,6 @@ func ResolveHandle(ctx context.Context, kind string, handle []byte) (object []by
 	if err != nil {
 		return nil, err
 	}
-	if err := h.seen(ctx, nil); err != nil {
-		return nil, err
-	}
 	ref, token, object, ok := h.m.store.handles.open(kind, handle)
 	if !ok {
 		return nil, unknownHandle(kind)

@@ -54,15 +54,10 @@ func (h *handle) putIn(s ServerSession, name string, value *flight.SessionOption
 
 // late returns ErrCallEnded if the call has, and with it what it could write back.
 func (h *handle) late() error {
-	if h.m.own == nil || h.m.store != nil {
+	if h.m.own == nil || h.m.store != nil || !h.isOver() {
 		return nil
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.ended {
-		return ErrCallEnded
-	}
-	return nil
+	return ErrCallEnded
 }
 
 // putInto is put into a session.

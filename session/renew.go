@@ -236,10 +236,10 @@ func (h *handle) keeper() (string, error) {
 
 // begun is give for a session that Begin has made, which a handshake has none before.
 func (h *handle) begun(owner string) {
-	h.give(owner)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.more().greets = false
+	r := h.more()
+	r.given, r.greets = owner, false
 }
 
 // give notes whose this call has made its session.
