@@ -85,7 +85,6 @@ type sqlClient struct {
 	name     string // of its kind
 	kind, id int
 	flight   *flightsql.Client
-	jar      *jar // nil: it keeps no cookies
 }
 
 // live makes rounds, each with a connection of its own, until ctx ends.
@@ -106,9 +105,8 @@ func (c *sqlClient) live(ctx context.Context) {
 	}
 }
 
-// come connects, with a jar or without.
+// come connects, with a jar, or without one, nil.
 func (c *sqlClient) come(j *jar) (err error) {
-	c.jar = j
 	c.flight, err = flightsql.NewClient(c.addr, nil, []flight.ClientMiddleware{j.middleware()}, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	return err
 }
@@ -298,11 +296,8 @@ func (c *sqlClient) late(ctx context.Context, rng *rand.Rand) error {
 
 // transact runs a transaction without cookies: five statements, and a prepared one.
 func (c *sqlClient) transact(ctx context.Context, rng *rand.Rand) error {
-	if err := c.come(nil); err != nil {
-		return err
-	}
-	var tx *flightsql.Txn
-	if err := c.timed(begin, func() (err error) { tx, err = c.flight.BeginTransaction(ctx); return err }); err != nil {
+	tx, err := c.begin(ctx)
+	if err != nil {
 		return err
 	}
 	id := rng.Int64N(1 << 40)
@@ -320,6 +315,15 @@ func (c *sqlClient) transact(ctx context.Context, rng *rand.Rand) error {
 		end = tx.Rollback
 	}
 	return c.timed(endTransaction, func() error { return end(ctx) })
+}
+
+// begin connects without a jar, and begins a transaction.
+func (c *sqlClient) begin(ctx context.Context) (tx *flightsql.Txn, err error) {
+	if err := c.come(nil); err != nil {
+		return nil, err
+	}
+	err = c.timed(begin, func() (err error) { tx, err = c.flight.BeginTransaction(ctx); return err })
+	return tx, err
 }
 
 // inTransaction reads in the transaction, by a query and by a prepared statement.
@@ -349,18 +353,15 @@ func (c *sqlClient) inTransaction(ctx context.Context, tx *flightsql.Txn, id int
 
 // vanish leaves in the middle of a transaction; some with the lock on the database.
 func (c *sqlClient) vanish(ctx context.Context, rng *rand.Rand) error {
-	if err := c.come(nil); err != nil {
-		return err
-	}
-	var tx *flightsql.Txn
-	if err := c.timed(begin, func() (err error) { tx, err = c.flight.BeginTransaction(ctx); return err }); err != nil {
+	tx, err := c.begin(ctx)
+	if err != nil {
 		return err
 	}
 	sql := "CREATE TEMP TABLE mine (id INTEGER)"
 	if rng.IntN(50) == 0 {
 		sql = "INSERT INTO " + sharedTable + " VALUES (1)"
 	}
-	_, err := tx.ExecuteUpdate(ctx, sql)
+	_, err = tx.ExecuteUpdate(ctx, sql)
 	return err
 }
 

@@ -8,10 +8,6 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 )
 
 // runSQL drives the SQL server of another module until the time is over, ctx ends or
@@ -74,12 +70,12 @@ func (p *sqlPopulation) prepare(ctx context.Context) error {
 func (p *sqlPopulation) write(ctx context.Context, sql string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	client, err := flightsql.NewClient(p.addr, nil, nil, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
+	c := &sqlClient{sqlPopulation: p}
+	if err := c.come(nil); err != nil {
 		return err
 	}
-	defer func() { _ = client.Close() }()
-	_, err = client.ExecuteUpdate(ctx, sql)
+	defer c.leave()
+	_, err := c.flight.ExecuteUpdate(ctx, sql)
 	return err
 }
 
