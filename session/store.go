@@ -398,7 +398,26 @@ func (s *ExpiringSessionStore) SetMaxResources(n int) error {
 }
 
 // ResourceStats tells how it stands with the resources of all sessions.
-type ResourceStats resource.Stats
+type ResourceStats struct {
+	Max     int // how many places there are, see [ExpiringSessionStore.SetMaxResources]
+	Places  int // taken: from before Open until Close has returned, or was given up on
+	Opening int // whose Open runs, or waits for a place to be free
+	Open    int
+	Busy    int // of these, those that are in use
+	Held    int // of these, those that are not, but held
+	Closing int // whose Close is waited for
+	Hung    int // whose Close was given up on, and has not returned yet
+
+	// Totals.
+	Opened      uint64
+	Failed      uint64 // failures of Open
+	Refused     uint64 // there was no place
+	EndedIdle   uint64 // closed, by reason, see [ResourceReason]
+	Evicted     uint64
+	EndedOwner  uint64
+	Discarded   uint64
+	CloseErrors uint64 // failures of Close, and those that were given up on
+}
 
 // Resources returns the counters of the sessions' resources. It looks at all that are
 // open.
