@@ -44,9 +44,9 @@ func (l *List) collapse(e Entry, records []*record) error {
 
 // raise adds a not-before record, and drops the entries that are needless now.
 func (l *List) raise(e Entry) error {
-	if old := l.notBefore(e.Principal); old != nil {
+	if old, is := l.notBefore(e.Principal); is {
 		old.merge(e)
-		e = *old
+		e = old
 	} else if l.principals.Len() >= l.max {
 		return ErrFull
 	}

@@ -94,11 +94,14 @@ func (x *index) most() []*record {
 	return x.heaviest[0].records
 }
 
-// queue is a [heap.Interface] whose elements know where they are.
-type queue[T interface {
-	before(T) bool
+// placed is an element of a queue, which is told its place.
+type placed[T any] interface {
+	before(other T) bool
 	move(to int)
-}] []T
+}
+
+// queue is a [heap.Interface] whose elements know where they are.
+type queue[T placed[T]] []T
 
 func (q queue[T]) Len() int           { return len(q) }
 func (q queue[T]) Less(i, j int) bool { return q[i].before(q[j]) }

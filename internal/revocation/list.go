@@ -68,10 +68,10 @@ func (l *List) Add(e Entry) (added bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.find(e.ID)
-	known := l.notBefore(e.Principal)
-	added = old == nil && !(known != nil && known.revokes(e.Issued))
+	known, is := l.notBefore(e.Principal)
+	added = old == nil && !(is && known.revokes(e.Issued))
 	switch {
-	case time.Until(e.Until) <= 0 || known != nil && known.covers(e):
+	case time.Until(e.Until) <= 0 || is && known.covers(e):
 	case e.ID == (ID{}):
 		err = l.raise(e)
 	case old != nil:
@@ -106,16 +106,17 @@ func (l *List) Revoked(id ID, principal string, issued time.Time) (why string, y
 		}
 	}
 	if principal != "" && l.nPrincipals.Load() > 0 && l.principals.Has(principal) {
-		if e := l.notBefore(principal); e != nil && e.revokes(issued) {
+		if e, is := l.notBefore(principal); is && e.revokes(issued) {
 			return e.Why, true
 		}
 	}
 	return "", false
 }
 
-// All returns what was revoked when the iteration began, in an order in which [List.Add] makes
-// another list of the same size, if that is empty, revoke the same: not-before
-// records come first. The list is not locked meanwhile.
+// All returns what was revoked when the iteration began. Adding all of it to another
+// list makes that revoke the same, and more, if it has had others, or is smaller: then
+// somebody may be collapsed, or ErrFull come. Not-before records come first, as they
+// may make entries needless. The list is not locked meanwhile.
 func (l *List) All() iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
 		l.mu.Lock()
@@ -149,7 +150,7 @@ func (l *List) Stats() Stats {
 }
 
 // find returns the entry of a session, nil: none, after all that have expired are
-// gone. Whoever calls this, or anything below, holds the mutex.
+// gone. Whoever calls this, or what follows, holds the mutex.
 func (l *List) find(id ID) *record {
 	item := l.sessions.Get(id)
 	l.sweep() // after Get: what had expired then is gone now, here as in the index
@@ -159,15 +160,13 @@ func (l *List) find(id ID) *record {
 	return item.Value()
 }
 
-// notBefore returns the not-before record of a principal, nil: none. This one needs no
+// notBefore returns the not-before record of a principal, if there is one. It needs no
 // mutex.
-func (l *List) notBefore(principal string) *Entry {
-	item := l.principals.Get(principal)
-	if item == nil {
-		return nil
+func (l *List) notBefore(principal string) (e Entry, is bool) {
+	if item := l.principals.Get(principal); item != nil {
+		return item.Value(), true
 	}
-	e := item.Value()
-	return &e
+	return e, false
 }
 
 // sweep drops what has expired. Readers need not wait until all is gone.
