@@ -123,7 +123,10 @@ func (m *interceptors) createInstead(h *handle, by *named, b birth) (l *held, er
 			return nil, err
 		}
 	}
-	if m.own == nil {
+	switch {
+	case m.stateless != nil:
+		return m.createStateless(h, by)
+	case m.own == nil:
 		return m.createForeign(h)
 	}
 	b.Source = sourceOf(h.base)
@@ -267,6 +270,9 @@ func (m *interceptors) remove(l *held) error {
 func (m *interceptors) end(l *held) (ended bool, err error) {
 	defer contain(&err)
 	s := l.session
+	if b, ok := l.other.(*bearer); ok {
+		return b.m.end(b.ctx, b.session)
+	}
 	if m.store != nil {
 		ended, err = m.store.end(s)
 		if own, ok := s.(*statefulServerSession); ok {
@@ -286,13 +292,17 @@ func (m *interceptors) end(l *held) (ended bool, err error) {
 	return true, errors.Join(err, m.manager.CloseSession(s))
 }
 
-// tokenOf returns the token that the session has by now.
+// tokenOf returns the token that the session has by now, or if that travels in it whole,
+// what stands for it.
 func (m *interceptors) tokenOf(l *held) string {
 	if m.store != nil {
 		return m.store.tokenOf(l.session)
 	}
-	if c, copies := l.other.(*copied); copies {
-		return c.token()
+	switch other := l.other.(type) {
+	case *copied:
+		return other.token()
+	case *bearer:
+		return other.session.name()
 	}
 	return l.session.Token()
 }

@@ -31,6 +31,9 @@ func (h *handle) announce() (err error) {
 	if l == nil || l.session.Closed() {
 		return nil
 	}
+	if b, ok := l.other.(*bearer); ok {
+		return h.announceStateless(b)
+	}
 	c, err := CreateCookieForSession(l.session)
 	if err != nil {
 		return err
@@ -51,6 +54,9 @@ func (h *handle) announce() (err error) {
 // deletion returns the cookie that has the client drop its one, if there is any
 // need. It is unique if no other session has the same.
 func (h *handle) deletion(l *held) (line string, unique, needed bool) {
+	if b, ok := l.other.(*bearer); ok {
+		return deletionOf(h.m.cookie), b.m.seals(), h.deletesStateless(b)
+	}
 	if h.m.own != nil {
 		if h.m.config.policy == RenewDead {
 			return "", true, false // its successors may have cookies already

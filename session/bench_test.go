@@ -120,6 +120,63 @@ func BenchmarkLoopback(b *testing.B) {
 	}
 }
 
+// BenchmarkStateless is one call with a known stateless cookie, without a network, as
+// BenchmarkCall is; the session does not change. "opened" opens the token on each call,
+// "remembered" finds it in the cache.
+//
+//	go test -run '^$' -bench '^BenchmarkStateless$' -benchmem ./session
+func BenchmarkStateless(b *testing.B) {
+	open, remember := sealing(b, session.WithTokenCache(0)), sealing(b)
+	for _, options := range []int{1, 10, 50} {
+		for _, c := range []struct {
+			name       string
+			middleware flight.ServerMiddleware
+			get        func(context.Context) (session.ServerSession, error)
+		}{
+			{"apache", flight.CreateServerMiddleware(apache.NewServerSessionMiddleware(apache.NewStatelessServerSessionManager())), apache.GetSessionFromContext},
+			{"plain", over(session.NewStatelessServerSessionManager()), session.GetSessionFromContext},
+			{"opened", over(open), session.GetSessionFromContext},
+			{"remembered", over(remember), session.GetSessionFromContext},
+		} {
+			b.Run(fmt.Sprintf("options=%d/%s", options, c.name), func(b *testing.B) {
+				ctx := carrying(b, c.middleware, c.get, options)
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := c.middleware.Unary(ctx, nil, getFlightInfo, looking(c.get)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// carrying returns the context of a call with the stateless cookie of a session with so
+// many options.
+func carrying(b *testing.B, m flight.ServerMiddleware, get func(context.Context) (session.ServerSession, error), options int) context.Context {
+	var token string
+	_, err := m.Unary(incoming("", 0), nil, getFlightInfo, func(ctx context.Context, _ any) (any, error) {
+		s, err := get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i := range options {
+			s.SetSessionOption(fmt.Sprintf("option-%d", i), text(fmt.Sprintf("value-%d", i)))
+		}
+		token = s.Token()
+		return nil, nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := metadata.NewIncomingContext(context.Background(), metadata.Pairs(":authority", "localhost:8815", "content-type", "application/grpc",
+		"user-agent", "grpc-go/1.84.0", "cookie", session.StatelessSessionCookieName+"="+token))
+	for range 1000 { // until it is remembered
+		_, _ = m.Unary(ctx, nil, getFlightInfo, looking(get))
+	}
+	return ctx
+}
+
 // incoming returns the context of a call with this session cookie and so many
 // headers that have nothing to do with it.
 func incoming(token string, foreign int) context.Context {

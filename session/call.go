@@ -109,6 +109,21 @@ func (c *call) leaseOn(own *statefulServerSession) *layover.Lease[resident] {
 	return nil
 }
 
+// hasToken reports whether the client of a stateless session has this token.
+func (c *call) hasToken(text string) bool {
+	c.mu.Lock()
+	leases := slices.Clone(c.leases)
+	c.mu.Unlock()
+	for _, l := range leases {
+		if b, ok := l.(*bearer); ok && same(b.session, c.session) {
+			b.session.writes.Lock()
+			defer b.session.writes.Unlock()
+			return b.has(text)
+		}
+	}
+	return false
+}
+
 // end gives the leases back. Before, it tells the store of sessions of foreign
 // types that hold something: those do not tell it themselves.
 func (c *call) end() (err error) {
@@ -147,6 +162,9 @@ func isOwn(s ServerSession) bool {
 func holdsUnsaid(s ServerSession) bool {
 	if own, ok := s.(*statefulServerSession); ok {
 		return own != nil && own.home.Load() == nil && own.holds()
+	}
+	if _, travels := s.(*StatelessServerSession); travels {
+		return false // nobody asks
 	}
 	return s != nil && !s.Closed() && len(s.GetSessionOptions()) > 0
 }

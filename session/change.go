@@ -113,6 +113,12 @@ func putBack(ctx context.Context, s ServerSession, name string, was *flight.Sess
 		}
 	}()
 	defer contain(&err)
+	if travels, ok := s.(*StatelessServerSession); ok {
+		if err = travels.keep(name, was); err != nil {
+			travels.EraseSessionOption(name)
+		}
+		return
+	}
 	own, ok := s.(*statefulServerSession)
 	switch {
 	case !ok && was.GetOptionValue() == nil:

@@ -89,10 +89,13 @@ func isCookieValue(token string) bool {
 }
 
 func cookieName(session ServerSession) string {
-	switch session.(type) {
+	switch s := session.(type) {
 	case *statefulServerSession:
 		return StatefulSessionCookieName
 	case *StatelessServerSession:
+		if s.manager != nil {
+			return s.manager.cookie
+		}
 		return StatelessSessionCookieName
 	}
 	// Only Apache's package can tell its own types.

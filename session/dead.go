@@ -49,6 +49,7 @@ var lostTexts = map[string]string{
 	whyRestarted:                       "the server was restarted",
 	whyUnknown:                         "the server does not know it any more",
 	whyGarbage:                         "the server never had it",
+	whyUnsealed:                        "the server takes only sealed ones now",
 }
 
 // deadCookie judges a cookie's token that names no live session of this caller,
@@ -62,7 +63,7 @@ func (m *interceptors) deadCookie(token, caller string, err error) deadToken {
 		d.held = true // as far as anybody knows
 	}
 	if d.why == whyGarbage && m.isElses(token, caller) && m.tellings.deleted(m.tellingOf(token, caller), time.Now()) {
-		d.why, d.held = layover.ReasonRenamed.String(), true // to this caller, a moment ago: its cookie is on its way
+		d.why, d.held = whyRenamed, true // to this caller, a moment ago: its cookie is on its way
 	}
 	if d.why != whyGarbage || m.config.policy == StrictDead {
 		d.mark, d.key = m.fingerprint(token), m.tellingOf(token, caller)

@@ -125,6 +125,9 @@ func Acquire(ctx context.Context) (SessionLease, error) {
 // again leases a session once more.
 func (m *interceptors) again(ctx context.Context, h *held) (_ SessionLease, err error) {
 	defer contain(&err)
+	if b, ok := h.other.(*bearer); ok {
+		return b.again(), nil
+	}
 	if m.own == nil {
 		return &unguarded{m: m, session: h.session}, nil
 	}
@@ -183,7 +186,7 @@ func (u *unguarded) Session() ServerSession { return u.session }
 // no carrier could bring the session back.
 func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
 	h := handleFrom(ctx)
-	if h == nil || h.m.own == nil {
+	if h == nil || !h.m.binds() {
 		return nil, ErrNoSession
 	}
 	if err := h.seen(ctx, who); err != nil {

@@ -59,10 +59,10 @@ type interceptors struct {
 	cookie    string                        // its name; empty: tokens do not travel in cookies
 	derived   []Carrier                     // those that go by principal
 	mint      *mint
-	stateless bool // sessions travel whole in their cookies
-	mints     bool // the tokens are its own
-	remembers bool // nothing of the store outlives the process
-	eager     bool // calls get their session at once
+	stateless *StatelessServerSessionManager // manager, if it is one
+	mints     bool                           // the tokens are its own
+	remembers bool                           // nothing of the store outlives the process
+	eager     bool                           // calls get their session at once
 	tellings  *tellings
 	closes    sync.Mutex // one call at a time closes a session of this package's
 	reporter  *reporter
@@ -89,9 +89,11 @@ func newInterceptors(manager ServerSessionManager, c *middlewareConfig) (*interc
 		}
 	}
 	m.own, _ = manager.(*StatefulServerSessionManager)
+	if m.stateless, _ = manager.(*StatelessServerSessionManager); m.stateless != nil {
+		return m, m.forStateless()
+	}
 	if m.own == nil {
-		_, m.stateless = manager.(*StatelessServerSessionManager)
-		m.eager = !m.stateless && !c.lazy
+		m.eager = !c.lazy
 		if len(c.carriers) != 1 || m.cookie != StatefulSessionCookieName {
 			return nil, fmt.Errorf("a %T reads cookies by itself: carriers need a *StatefulServerSessionManager", manager)
 		}
@@ -116,6 +118,27 @@ func newInterceptors(manager ServerSessionManager, c *middlewareConfig) (*interc
 	}
 	return m, nil
 }
+
+// forStateless prepares for sessions that travel whole in their cookies, and returns
+// what is wrong with that.
+func (m *interceptors) forStateless() error {
+	c := m.config
+	if len(c.carriers) != 1 || m.cookie != StatefulSessionCookieName {
+		return errors.New("stateless sessions travel in a cookie, whose name WithTokenCookie sets: carriers need a *StatefulServerSessionManager")
+	}
+	if c.quota != 0 || c.cancels {
+		return errors.New("nobody counts or kills stateless sessions: WithMaxPerPrincipal and WithCancelOnKill need a *StatefulServerSessionManager")
+	}
+	if !m.stateless.seals() && (c.binds || c.alarm != nil) {
+		return errors.New("sessions without keys belong to nobody: WithPrincipal and WithSecurityEvents need WithKeyring, or a *StatefulServerSessionManager")
+	}
+	m.cookie = m.stateless.cookie
+	m.reporter.cookies = append(m.reporter.cookies, m.cookie)
+	return nil
+}
+
+// binds reports whether it is this package that knows whose sessions are.
+func (m *interceptors) binds() bool { return m.own != nil || m.stateless.seals() }
 
 // The methods of FlightService, see Flight.proto.
 const (
@@ -256,7 +279,7 @@ func (c *streamCall) reply() {
 	if !c.replied {
 		c.replied = true
 		c.handle.headerLeaves()
-		if c.handle.m.own == nil {
+		if c.handle.m.own == nil { // other managers' sessions may change until now
 			_ = c.handle.announce() // what is wrong with it shows at the end of the call
 		}
 	}

@@ -59,10 +59,13 @@ func WithOptionLimits(l OptionLimits) StatefulSessionManagerOption {
 
 // limits returns those of the manager; nil: it is not ours.
 func (m *interceptors) limits() *OptionLimits {
-	if m.own == nil {
-		return nil
+	switch {
+	case m.own != nil:
+		return &m.own.limits
+	case m.stateless != nil:
+		return &m.stateless.limits
 	}
-	return &m.own.limits
+	return nil
 }
 
 // orDefault fills in the defaults.
@@ -199,6 +202,9 @@ func (c *call) put(s ServerSession, name string, value *flight.SessionOptionValu
 		most = c.limits
 	}
 	own, ok := s.(*statefulServerSession)
+	if travels, ok := s.(*StatelessServerSession); ok {
+		return travels.keep(name, value)
+	}
 	switch {
 	case ok && value.GetOptionValue() == nil:
 		own.erase(name, c.leaseOn(own))

@@ -131,7 +131,7 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 		return err
 	}
 	cookie, err := CreateCookieForSession(c.session)
-	if err == nil && !hasCookie(sent, cookie) {
+	if err == nil && !c.hasToken(cookie.Value) && !hasCookie(sent, cookie) {
 		setCookie(ctx, grpc.SetTrailer, cookie)
 	}
 	return err
@@ -142,8 +142,13 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 // by its end the client may have a new cookie, and jars know cookies by name.
 // Of foreign types it cannot be known.
 func firstToTell(s ServerSession) bool {
-	own, ok := s.(*statefulServerSession)
-	return !ok || own.told.CompareAndSwap(false, true)
+	switch s := s.(type) {
+	case *statefulServerSession:
+		return s.told.CompareAndSwap(false, true)
+	case *StatelessServerSession:
+		return s.told.CompareAndSwap(false, true)
+	}
+	return true
 }
 
 // cookieToDelete returns the one that the client sent, if possible the very one

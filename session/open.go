@@ -35,7 +35,10 @@ func handleFrom(ctx context.Context) *handle {
 // client greets, and has proved nothing yet.
 func (h *handle) open(ctx context.Context, greets bool) (err error) {
 	defer contain(&err)
-	if h.m.own == nil {
+	switch {
+	case h.m.stateless != nil:
+		return h.openStateless(ctx, greets)
+	case h.m.own == nil:
 		return h.openForeign(ctx)
 	}
 	var by *named
@@ -168,11 +171,9 @@ func (h *handle) openForeign(ctx context.Context) error {
 	if !errors.Is(err, ErrNoSession) {
 		return err
 	}
-	if !h.m.stateless {
-		for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
-			who, _ := PrincipalFunc(DefaultPrincipal).name(ctx)
-			h.bring(h.m.deadCookie(c.Value, who, nil))
-		}
+	for _, c := range incomingCookies(ctx, StatefulSessionCookieName) {
+		who, _ := PrincipalFunc(DefaultPrincipal).name(ctx)
+		h.bring(h.m.deadCookie(c.Value, who, nil))
 	}
 	return nil
 }

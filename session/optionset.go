@@ -23,6 +23,7 @@ type optionSet struct {
 	limits  OptionLimits // of who made it, for those who know no others; zero: the defaults
 	limited bool         // they are a manager's
 	held    bool         // has, or ever had, a value
+	shared  bool         // the map is not this session's alone, and is copied before it changes
 	sealed  bool         // takes no more values
 }
 
@@ -74,6 +75,7 @@ func (o *optionSet) set(name string, value *flight.SessionOptionValue) (first bo
 	if o.sealed {
 		return false
 	}
+	o.own()
 	if o.values == nil {
 		o.values = make(map[string]*flight.SessionOptionValue)
 	}
@@ -89,10 +91,21 @@ func (o *optionSet) set(name string, value *flight.SessionOptionValue) (first bo
 func (o *optionSet) EraseSessionOption(name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if _, there := o.values[name]; !there {
+		return
+	}
+	o.own()
 	o.weight = o.weight.add(name, o.values[name], nil)
 	delete(o.values, name)
 	if len(o.values) < o.most/2 {
 		o.values, o.most = maps.Collect(maps.All(o.values)), len(o.values)
+	}
+}
+
+// own has the map be this session's alone. The caller holds the mutex.
+func (o *optionSet) own() {
+	if o.shared {
+		o.values, o.shared = maps.Clone(o.values), false
 	}
 }
 

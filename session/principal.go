@@ -233,9 +233,12 @@ func (o *owner) owns(source string) bool {
 
 // owner returns whose session it is; empty: of anonymous callers.
 func (l *held) owner() string {
-	if own, ok := l.session.(*statefulServerSession); ok {
-		name, _ := own.belongsTo()
+	switch s := l.session.(type) {
+	case *statefulServerSession:
+		name, _ := s.belongsTo()
 		return name
+	case *StatelessServerSession:
+		return s.ownerName()
 	}
 	return principalOf(l.leased().Source())
 }
@@ -347,7 +350,7 @@ func (h *handle) seen(ctx context.Context, who []Principal) error {
 // of the interceptor named nobody or somebody else, such as a gateway: all whom it
 // takes for that one would share their sessions.
 func (h *handle) hidden(ctx context.Context) error {
-	if h.m.own == nil {
+	if !h.m.binds() {
 		return nil
 	}
 	who, by := h.m.config.principal, h.principal()

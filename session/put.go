@@ -32,6 +32,10 @@ func (h *handle) foresee(name string, value *flight.SessionOptionValue) error {
 	if most == nil || h.live.Load() != nil || h.closed.Load() {
 		return nil
 	}
+	if m := h.m.stateless; m != nil {
+		who, _ := h.caller() // if that cannot be told, there is no session either
+		return m.admitsFirst(who.Name, name, value)
+	}
 	return most.checkFirst(name, value)
 }
 
@@ -54,7 +58,7 @@ func (h *handle) putIn(s ServerSession, name string, value *flight.SessionOption
 
 // late returns ErrCallEnded if the call has, and with it what it could write back.
 func (h *handle) late() error {
-	if h.m.own == nil || h.m.store != nil || !h.isOver() {
+	if h.m.own == nil && h.m.stateless == nil || h.m.store != nil || !h.isOver() {
 		return nil
 	}
 	return ErrCallEnded
@@ -62,6 +66,9 @@ func (h *handle) late() error {
 
 // putInto is put into a session.
 func (h *handle) putInto(s ServerSession, name string, value *flight.SessionOptionValue) error {
+	if travels, ok := s.(*StatelessServerSession); ok {
+		return travels.keep(name, value)
+	}
 	own, ok := s.(*statefulServerSession)
 	if !ok {
 		return h.putForeign(s, name, value)

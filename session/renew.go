@@ -49,7 +49,8 @@ type Renewable interface {
 // (SESSION_CLOSED), or the call has ([ErrCallEnded]); that its new principal has as
 // many as it may have; that it cannot be renewed, as it is of a type of the server's
 // own and not [Renewable], in a [LeaseStore] that is not of this package, or
-// travels whole in its cookie ([errors.ErrUnsupported]); and [ErrNoSession] outside
+// travels whole in its cookie and is not sealed ([errors.ErrUnsupported]); that the old
+// ID of a sealed one cannot be revoked, see [WithRevocation]; and [ErrNoSession] outside
 // of [NewServerMiddleware].
 func Renew(ctx context.Context, who ...Principal) error {
 	h := handleFrom(ctx)
@@ -90,6 +91,8 @@ func (h *handle) renew(who []Principal) (err error) {
 		return errOver
 	case l == nil:
 		return nil
+	case h.m.stateless != nil:
+		return h.renewStateless(l.other.(*bearer), who)
 	case h.m.own == nil:
 		return errUnsupported("it is a %T's", h.m.manager)
 	case !l.cookie && !h.byHandle(l) && !names(who), h.isBrief() && l.fresh:
@@ -210,7 +213,7 @@ func (r *renewal) announce() error {
 	if !r.l.cookie && r.h.hasCookieOfAnother() {
 		return nil
 	}
-	return r.header("set-cookie", (&http.Cookie{Name: r.h.m.cookie, Value: r.token}).String())
+	return r.h.header("set-cookie", (&http.Cookie{Name: r.h.m.cookie, Value: r.token}).String())
 }
 
 // hasCookieOfAnother reports whether the call has come with the cookie of a session
@@ -288,7 +291,7 @@ func (r *renewal) run() error {
 	if h.m.store != nil && principalOf(r.was) != r.caller { // another call has given it to somebody else
 		return errOver
 	}
-	if err := r.header("cache-control", `no-cache="set-cookie"`); err != nil { // as OWASP advises
+	if err := h.header("cache-control", `no-cache="set-cookie"`); err != nil { // as OWASP advises
 		return err
 	}
 	r.old = h.m.tokenOf(r.l)
@@ -348,8 +351,7 @@ func (h *handle) retire(l *held, token, next string) (undo func(), first bool) {
 
 // header puts something into the header of the reply, or says why that is not
 // possible any more.
-func (r *renewal) header(name, value string) error {
-	h := r.h
+func (h *handle) header(name, value string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed.Load() {

@@ -71,12 +71,14 @@ func (h *handle) settle() (err error) {
 	case h.closed.Load():
 		return nil
 	case l.session.Closed():
-		if h.m.store != nil && !h.m.store.has(l.session) {
+		if h.m.store != nil && !h.m.store.has(l.session) || h.m.stateless.seals() && h.m.stateless.isOver(l.session) {
 			return nil // somebody else ended it
 		}
 		return h.discard(l)
 	case copies:
 		return c.save(h.base)
+	case h.m.stateless != nil:
+		return h.announce()
 	case h.m.own == nil:
 		return errors.Join(h.rare.Load().rec.save(h.base), h.announce())
 	}

@@ -4,19 +4,32 @@
 package session
 
 import (
-	"context"
 	"encoding/base64"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
-// StatelessServerSession is a session that travels whole in its token: the
-// standard base64 of the protobuf message GetSessionOptionsResult, in
-// deterministic order. The token is neither signed nor encrypted: a client can
-// read it and make up its own.
-type StatelessServerSession struct{ optionSet }
+// StatelessServerSession is a session that travels whole in its token. It is safe for
+// concurrent use.
+//
+// Those of [NewStatelessServerSession], and of a manager without keys, have the token of
+// Apache's package: the standard base64 of the protobuf message
+// GetSessionOptionsResult, in deterministic order. It is neither signed nor encrypted: a
+// client can read it and make up its own. Those of a manager with keys are sealed, see
+// [WithKeyring].
+type StatelessServerSession struct {
+	optionSet
+	manager  *StatelessServerSessionManager // that made it; nil: none
+	writes   sync.Mutex                     // held while it changes, or is written into a token
+	changes  uint64                         // how often its options were
+	encoded  int                            // bytes of its options, as they travel; known if there is a manager
+	identity                                // what it has if its manager has keys
+}
 
 // NewStatelessServerSession returns a session with these options, which it
 // takes over; nil: none.
@@ -29,24 +42,106 @@ func NewStatelessServerSession(options map[string]*flight.SessionOptionValue) *S
 
 // Token returns the encoded session, or the empty string if an option cannot be
 // encoded because its name or text is no valid UTF-8.
-// [CreateCookieForSession] tells the two apart.
+// [CreateCookieForSession] tells the two apart. It is the same until the session
+// changes, but that a sealed one gets another token when the time of its last use or its
+// key is to be renewed.
 func (s *StatelessServerSession) Token() string {
 	token, _ := s.encode()
 	return token
 }
 
 func (s *StatelessServerSession) encode() (string, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&flight.GetSessionOptionsResult{SessionOptions: s.values})
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	return s.current(time.Now())
+}
+
+// current is encode for who holds writes.
+func (s *StatelessServerSession) current(now time.Time) (string, error) {
+	if s.manager.seals() {
+		return s.currentSealed(now)
+	}
+	b, err := s.marshal()
 	if err != nil {
-		return "", fmt.Errorf("session: an option cannot be encoded: %w", err)
+		return "", err
 	}
 	return base64.StdEncoding.EncodeToString(b), nil
 }
 
-// Close ends the session and drops its options.
+// marshal returns the options as they travel.
+func (s *StatelessServerSession) marshal() ([]byte, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&flight.GetSessionOptionsResult{SessionOptions: s.values})
+	if err != nil {
+		return nil, fmt.Errorf("session: an option cannot be encoded: %w", err)
+	}
+	return b, nil
+}
+
+// SetSessionOption sets an option to a copy of value. A value without content,
+// or nil, erases it. After the session's end it does nothing, nor beyond the limits of
+// its manager, see [WithMaxCookie].
+func (s *StatelessServerSession) SetSessionOption(name string, value *flight.SessionOptionValue) {
+	_ = s.keep(name, value)
+}
+
+// EraseSessionOption removes an option. It is idempotent.
+func (s *StatelessServerSession) EraseSessionOption(name string) {
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	was := s.value(name)
+	s.optionSet.EraseSessionOption(name)
+	if was != nil {
+		s.changes++
+		s.encoded -= entrySize(name, was)
+	}
+}
+
+// keep sets an option to a copy of value, and returns why it was not set. That it has
+// this value already is no change, lest its client gets a token for nothing.
+func (s *StatelessServerSession) keep(name string, value *flight.SessionOptionValue) error {
+	if value.GetOptionValue() == nil {
+		s.EraseSessionOption(name)
+		return nil
+	}
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	was := s.value(name)
+	if proto.Equal(was, value) {
+		return nil
+	}
+	encoded := s.encoded + entrySize(name, value)
+	if was != nil {
+		encoded -= entrySize(name, was)
+	}
+	if s.manager != nil {
+		if err := s.manager.admits(s, name, value, encoded); err != nil {
+			return err
+		}
+	}
+	s.set(name, value)
+	s.changes++
+	s.encoded = encoded
+	return nil
+}
+
+// entrySize returns how many bytes an option takes in the message
+// GetSessionOptionsResult: an entry of a map, whose fields are 1 and 2.
+func entrySize(name string, value *flight.SessionOptionValue) int {
+	tag := protowire.SizeTag(1)
+	entry := 2*tag + protowire.SizeBytes(len(name)) + protowire.SizeBytes(proto.Size(value))
+	return tag + protowire.SizeBytes(entry)
+}
+
+// Close ends the session. One that is sealed keeps its options for the calls that use
+// it, and its middleware, or CloseSession of its manager, revokes its tokens; the others
+// drop their options.
 func (s *StatelessServerSession) Close() error {
+	if s.manager.seals() {
+		s.close()
+		return nil
+	}
 	s.tearDown()
 	return nil
 }
@@ -58,11 +153,20 @@ func (s *StatelessServerSession) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "stateless session of %d options", len(s.values))
 }
 
+// decodeStatelessToken returns the session that a token of Apache's format holds.
 func decodeStatelessToken(token string) (*StatelessServerSession, error) {
 	b, err := base64.StdEncoding.DecodeString(token)
 	if err != nil {
 		return nil, err
 	}
+	values, err := unmarshalOptions(b)
+	if err != nil {
+		return nil, err
+	}
+	return NewStatelessServerSession(values), nil
+}
+
+func unmarshalOptions(b []byte) (map[string]*flight.SessionOptionValue, error) {
 	var parsed flight.GetSessionOptionsResult
 	if err := proto.Unmarshal(b, &parsed); err != nil {
 		return nil, err
@@ -72,42 +176,14 @@ func decodeStatelessToken(token string) (*StatelessServerSession, error) {
 			delete(parsed.SessionOptions, name)
 		}
 	}
-	return NewStatelessServerSession(parsed.SessionOptions), nil
+	return parsed.SessionOptions, nil
 }
 
-// StatelessServerSessionManager keeps nothing on the server. Use
-// [NewStatelessServerSessionManager].
-type StatelessServerSessionManager struct{}
-
-// NewStatelessServerSessionManager returns a manager of sessions that travel
-// whole in their cookies, in Apache's format, so that any replica can serve any
-// client.
-//
-// The tokens are NOT protected: clients can read, change and replay them. A
-// cookie that is no token counts as no cookie.
-func NewStatelessServerSessionManager() *StatelessServerSessionManager {
-	return &StatelessServerSessionManager{}
-}
-
-// CreateSession returns a new, empty session.
-func (*StatelessServerSessionManager) CreateSession(context.Context) (ServerSession, error) {
-	return NewStatelessServerSession(nil), nil
-}
-
-// GetSession returns the session of the context, else the first that a cookie
-// holds, else [ErrNoSession].
-func (*StatelessServerSessionManager) GetSession(ctx context.Context) (ServerSession, error) {
-	//nolint:errorlint // Apache compares with != as well, so it is the bare variable.
-	if s, err := GetSessionFromContext(ctx); err != ErrNoSession {
-		return s, err
+// measure counts the options of a session that its token held.
+func (s *StatelessServerSession) measure() {
+	for name, v := range s.values {
+		s.weight = s.weight.add(name, nil, v)
+		s.encoded += entrySize(name, v)
 	}
-	for _, c := range incomingCookies(ctx, StatelessSessionCookieName) {
-		if s, err := decodeStatelessToken(c.Value); err == nil {
-			return s, nil
-		}
-	}
-	return nil, ErrNoSession
+	s.most = len(s.values)
 }
-
-// CloseSession does nothing: there is nothing to remove.
-func (*StatelessServerSessionManager) CloseSession(ServerSession) error { return nil }

@@ -19,7 +19,7 @@ import (
 
 // decode returns the session that a stateless token stands for.
 func decode(t interface{ Fatalf(string, ...any) }, token string) session.ServerSession {
-	s, err := session.NewStatelessServerSessionManager().GetSession(withCookies(session.StatelessSessionCookieName + "=" + token))
+	s, err := session.NewStatelessServerSessionManager(session.WithMaxCookie(1 << 20)).GetSession(withCookies(session.StatelessSessionCookieName + "=" + token))
 	if err != nil {
 		t.Fatalf("a good token is not read: %v", err)
 	}

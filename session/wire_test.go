@@ -126,8 +126,9 @@ func TestASessionThatIsNotSavedIsInternal(t *testing.T) {
 			return nil
 		},
 	}}).client()
-	if why, _ := reason(c.do(info("unspeakable")).err); why != "SESSION_NOT_SAVED" {
-		t.Errorf("an option that cannot be encoded: reason %q", why)
+	r := c.do(info("unspeakable"))
+	if why, _ := reason(r.err); why != "SESSION_OPTION_INVALID" || status.Code(r.err) != codes.InvalidArgument {
+		t.Errorf("an option that cannot be encoded: %v, reason %q", r.err, why)
 	}
 }
 

@@ -54,12 +54,13 @@ func NewSealer(r *Ring, cookie, audience string) *Sealer {
 	return &Sealer{ring: r, bounds: bounds}
 }
 
-// Seal returns a token that says c, under the current key. No two are the same.
-func (s *Sealer) Seal(c *Claims) string {
+// Seal returns a token that says c, and the id of the current key, under which it is
+// sealed. No two are the same.
+func (s *Sealer) Seal(c *Claims) (string, KeyID) {
 	k := s.ring.current()
 	w := k.worker()
 	defer k.release(w)
-	return s.seal(k, w, func(b []byte) []byte { return appendPayload(b, c) })
+	return s.seal(k, w, func(b []byte) []byte { return appendPayload(b, c) }), k.id
 }
 
 // seal returns a token with the payload that is appended.

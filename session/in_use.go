@@ -1,0 +1,79 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"sync"
+
+	"github.com/c8e4ff29/layover/internal/token"
+)
+
+// inUse has the sealed sessions that calls of this process use at this moment. Calls
+// that come with tokens of one session share it, as they do a stateful one: otherwise
+// the answer to one would take back what another one has changed meanwhile. It holds
+// nothing longer than the calls last.
+type inUse struct {
+	mu  sync.Mutex
+	all map[token.ID]*StatelessServerSession
+}
+
+func newInUse() *inUse { return &inUse{all: make(map[token.ID]*StatelessServerSession)} }
+
+// join returns the session that a token names. It is followed by leave.
+func (u *inUse) join(c *content, m *StatelessServerSessionManager) *StatelessServerSession {
+	u.mu.Lock()
+	if s := u.all[c.ID]; s != nil {
+		s.users++
+		u.mu.Unlock()
+		s.catchUp(c)
+		return s
+	}
+	defer u.mu.Unlock()
+	s := c.session(m)
+	u.file(s, c.ID)
+	s.users = 1
+	return s
+}
+
+// add has calls that come with a token of a session share it with the one that has made
+// it, or that outlives its call. It is followed by leave.
+func (u *inUse) add(s *StatelessServerSession, id token.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s.users++; s.users == 1 {
+		u.file(s, id)
+	}
+}
+
+// move has a session that was renewed be found by its new ID alone.
+func (u *inUse) move(s *StatelessServerSession, id token.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.remove(s)
+	u.file(s, id)
+}
+
+func (u *inUse) leave(s *StatelessServerSession) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s.users--; s.users == 0 {
+		u.remove(s)
+	}
+}
+
+// file has a session be found by an ID. The caller holds the mutex.
+func (u *inUse) file(s *StatelessServerSession, id token.ID) { u.all[id], s.filed = s, id }
+
+func (u *inUse) remove(s *StatelessServerSession) {
+	if u.all[s.filed] == s {
+		delete(u.all, s.filed)
+	}
+}
+
+// len returns how many there are.
+func (u *inUse) len() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.all)
+}

@@ -1,0 +1,238 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/c8e4ff29/layover/internal/revocation"
+	"github.com/c8e4ff29/layover/internal/token"
+)
+
+// openStateless finds the first session that a cookie holds.
+func (h *handle) openStateless(ctx context.Context, greets bool) error {
+	lines := metadata.ValueFromIncomingContext(ctx, "cookie")
+	if lines == nil {
+		return nil
+	}
+	var c candidates
+	c.scan(lines, h.m.cookie)
+	if c.n == 0 {
+		return nil
+	}
+	if h.m.config.requireTLS {
+		if err := requireTLS(ctx); err != nil {
+			return err
+		}
+	}
+	var who Principal
+	if h.m.stateless.seals() {
+		var err error
+		if who, err = h.caller(); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	for _, text := range c.values() {
+		if text == "" && h.m.stateless.seals() {
+			continue
+		}
+		b, v := h.m.stateless.find(ctx, text, who, now)
+		if b != nil {
+			h.first.session, h.first.other, h.first.cookie = b.session, b, true
+			h.live.Store(&h.first)
+			return nil
+		}
+		h.bringVerdict(ctx, v, who.Name, greets)
+	}
+	return nil
+}
+
+// bringVerdict notes a token that names no live session, if there is anything to tell of
+// it.
+func (h *handle) bringVerdict(ctx context.Context, v *verdict, caller string, greets bool) {
+	m := h.m
+	if v.found && !greets { // clients that log in again send their cookies with the handshake
+		m.alarm(ctx, SecurityEvent{Kind: ForeignToken, Session: m.fingerprint(v.name), Owner: v.owner, Caller: caller})
+	}
+	d := deadToken{cookie: true, why: v.why, held: v.held}
+	if v.found && m.tellings.deleted(m.tellingOf(v.name, caller), time.Now()) {
+		d.why, d.held = whyRenamed, true // to this caller, a moment ago: its cookie is on its way
+	}
+	if d.why != whyGarbage || m.config.policy == StrictDead && m.stateless.seals() {
+		d.mark, d.key = m.fingerprint(v.name), m.tellingOf(v.name, caller)
+		h.bring(d)
+	}
+}
+
+// createStateless makes a session for a call. by says whose it is, nil: the caller's.
+func (m *interceptors) createStateless(h *handle, by *named) (*held, error) {
+	var who Principal
+	var err error
+	switch {
+	case !m.stateless.seals():
+	case by != nil:
+		who = by.who
+	default:
+		who, err = h.caller()
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := m.stateless.create(h.base, who)
+	if err != nil {
+		return nil, err
+	}
+	return &held{session: b.session, other: b, fresh: true, cookie: true}, nil
+}
+
+// announceStateless sends the client the token of its session, if it has not got it: in
+// the header, or in the trailer if that has left. A session that somebody closes or
+// renews at this moment is not announced, as that cookie could take the place of another
+// one.
+func (h *handle) announceStateless(b *bearer) error {
+	sent, err := h.speak(b)
+	if sent {
+		h.m.warnOfPlaintext(h.base) // foreign code
+	}
+	return err
+}
+
+// speak is announceStateless without the warning. It reports whether it has sent a token.
+func (h *handle) speak(b *bearer) (sent bool, _ error) {
+	s := b.session
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	if s.Closed() || s.ending > 0 || b.id != s.id || !b.mayDiffer() {
+		return false, nil
+	}
+	text, err := s.current(time.Now())
+	if err != nil || b.has(text) || b.m.hasRevoked(s) {
+		return false, err
+	}
+	b.known, b.knows, b.spoke = text, true, true
+	h.sendCookie((&http.Cookie{Name: b.m.cookie, Value: text}).String())
+	return true, nil
+}
+
+// mayDiffer reports whether the client may have another token than that of the session
+// by now. The caller holds the session's writes.
+func (b *bearer) mayDiffer() bool {
+	return b.m.seals() || b.session.changes != b.changes || !b.knows
+}
+
+// has reports whether the client has this token. Apache encodes options in random order.
+func (b *bearer) has(text string) bool {
+	if !b.knows || b.known == text || b.m.seals() || b.spoke {
+		return b.knows && b.known == text
+	}
+	was, err := decodeStatelessToken(b.known)
+	return err == nil && was.Token() == text
+}
+
+// deletesStateless returns whether the client has a cookie that it is to drop.
+func (h *handle) deletesStateless(b *bearer) bool {
+	if h.m.config.policy == RenewDead && b.m.seals() {
+		return false
+	}
+	b.session.writes.Lock()
+	defer b.session.writes.Unlock()
+	return b.knows
+}
+
+// renewStateless gives a sealed session a new ID, and revokes the old one.
+func (h *handle) renewStateless(b *bearer, who []Principal) error {
+	if !b.m.seals() {
+		return errUnsupported("it has no ID, as it is not sealed")
+	}
+	owner, err := h.keeper()
+	if err != nil {
+		return err
+	}
+	r := statelessRenewal{h: h, b: b, caller: owner, next: Principal{Name: owner}, moved: names(who)}
+	if r.moved {
+		if r.next = who[0]; expired(r.next) != nil {
+			return expired(r.next)
+		}
+	}
+	h.m.warnOfPlaintext(h.base)
+	return r.run()
+}
+
+// statelessRenewal is what becomes of a sealed session that is renewed.
+type statelessRenewal struct {
+	h      *handle
+	b      *bearer
+	caller string    // whose the session must still be
+	next   Principal // whose it will be
+	moved  bool      // it gets another principal
+}
+
+func (r *statelessRenewal) run() error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	if err := r.h.header("cache-control", `no-cache="set-cookie"`); err != nil { // as OWASP advises
+		return err
+	}
+	undo, first := r.h.retire(r.h.live.Load(), r.b.session.name(), r.next.Name)
+	if !first {
+		return errOver
+	}
+	if _, err := r.b.m.revoke(r.h.base, r.entry()); err != nil {
+		undo()
+		return err
+	}
+	return r.move()
+}
+
+// move has the session be found by its new ID, and its client learn of it.
+func (r *statelessRenewal) move() error {
+	s, m := r.b.session, r.b.m
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	if s.ending > 0 || s.Closed() || s.id != r.b.id { // somebody closes it: it stays revoked
+		return errOver
+	}
+	s.id, s.text = token.NewID(), ""
+	if r.moved {
+		s.owner, s.expires = r.next.Name, r.next.Expires
+		r.h.give(r.next.Name)
+	}
+	m.inUse.move(s, s.id)
+	r.b.id = s.id
+	text, err := s.current(time.Now())
+	if err == nil {
+		err = r.h.header("set-cookie", (&http.Cookie{Name: m.cookie, Value: text}).String())
+	}
+	if err == nil {
+		r.b.known, r.b.knows, r.b.spoke = text, true, true
+	}
+	return err
+}
+
+// check returns why the session cannot be renewed.
+func (r *statelessRenewal) check() error {
+	s := r.b.session
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	if s.Closed() || s.ending > 0 || s.owner != r.caller || s.id != r.b.id {
+		return errOver
+	}
+	if r.b.m.hasRevoked(s) {
+		return errOver
+	}
+	return r.b.m.admitsOwner(r.next.Name, s.encoded)
+}
+
+func (r *statelessRenewal) entry() revocation.Entry {
+	s := r.b.session
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	return revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.issued, Why: whyRenamed}
+}

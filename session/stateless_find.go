@@ -1,0 +1,220 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/apache/arrow-go/v18/arrow/flight"
+
+	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/internal/revocation"
+	"github.com/c8e4ff29/layover/internal/token"
+)
+
+// bearer is what one call knows of the stateless session that it has. It is the call's
+// lease.
+type bearer struct {
+	m       *StatelessServerSessionManager
+	ctx     context.Context // of the call
+	session *StatelessServerSession
+	id      token.ID // by which the call has it; guarded by the session's writes
+	known   string   // the token that its client has, as far as the call knows; likewise
+	knows   bool     // it has one; likewise
+	spoke   bool     // this call has sent it; likewise
+	changes uint64   // of a session that is not sealed, when the call began
+}
+
+var _ SessionLease = (*bearer)(nil)
+
+// Session returns the session.
+func (b *bearer) Session() ServerSession { return b.session }
+
+// Confirm does nothing: the token says who has it.
+func (b *bearer) Confirm() {}
+
+// Hold does nothing: the token says what there is.
+func (b *bearer) Hold() {}
+
+// Release has other calls not find the session any more, if this is the last one that
+// uses it.
+func (b *bearer) Release() {
+	if b.m.seals() {
+		b.m.inUse.leave(b.session)
+	}
+}
+
+// Format prints nothing of the token.
+func (b *bearer) Format(f fmt.State, _ rune) { fmt.Fprint(f, "lease of a stateless session") }
+
+// again returns one more lease.
+func (b *bearer) again() *bearer {
+	s := b.session
+	if b.m.seals() {
+		s.writes.Lock()
+		id := s.id
+		s.writes.Unlock()
+		b.m.inUse.add(s, id)
+	}
+	return &bearer{m: b.m, ctx: b.ctx, session: s}
+}
+
+// verdict says why a token names no live session of its caller.
+type verdict struct {
+	why   string // whyGarbage: there is nothing to tell
+	held  bool
+	name  string // stands for the session, or the token
+	owner string // another principal, or nobody, whose it is
+	found bool   // there is such an owner
+}
+
+// What becomes of tokens beside the reasons of a store, see lostTexts.
+var (
+	whyClosed  = layover.ReasonClosed.String()
+	whyRenamed = layover.ReasonRenamed.String()
+)
+
+const whyUnsealed = "unsealed"
+
+// find returns the session that a token holds, if it is the caller's, or why not.
+func (m *StatelessServerSessionManager) find(ctx context.Context, text string, who Principal, now time.Time) (*bearer, *verdict) {
+	if len(text) > m.maxCookie-len(m.cookie)-len("=") {
+		return nil, &verdict{why: whyUnknown, held: true, name: text}
+	}
+	if !m.seals() {
+		s, err := decodeStatelessToken(text)
+		if err != nil {
+			return nil, &verdict{why: whyGarbage, name: text}
+		}
+		s.manager = m
+		s.measure()
+		return &bearer{m: m, ctx: ctx, session: s, known: text, knows: true}, nil
+	}
+	c, err := m.open(text)
+	switch {
+	case errors.Is(err, token.ErrForm):
+		return m.findPlain(ctx, text, who, now)
+	case errors.Is(err, token.ErrKey): // its form must do; who makes one up deceives nobody but itself
+		m.unknownKey.Add(1)
+		return nil, &verdict{why: whyUnknown, held: true, name: text}
+	case err != nil:
+		m.forged.Add(1)
+		return nil, &verdict{why: whyGarbage, name: text}
+	}
+	v := &verdict{held: c.Held || len(c.values) > 0, name: c.ID.String()}
+	if by := (owner{name: who.Name}); !by.owns(sourceOfOwner(c.Principal)) {
+		v.why, v.held, v.owner, v.found = whyGarbage, false, by.other, true
+		return nil, v
+	}
+	if v.why = m.over(c, now); v.why != "" {
+		return nil, v
+	}
+	s := m.inUse.join(c, m)
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	if who.Name != "" {
+		s.prove(who.Expires)
+	}
+	return &bearer{m: m, ctx: ctx, session: s, id: c.ID, known: text, knows: true}, nil
+}
+
+// sourceOfOwner returns the source that a principal is; empty: none.
+func sourceOfOwner(name string) string {
+	if name == "" {
+		return ""
+	}
+	return principalSource + name
+}
+
+// over returns the reason why the session of a token has ended; empty: it has not.
+func (m *StatelessServerSessionManager) over(c *content, now time.Time) string {
+	passed := func(t time.Time, d time.Duration) bool { return now.Sub(t) > d+m.skew }
+	if c.Issued.Sub(now) > m.skew || c.Used.Sub(now) > m.skew {
+		m.future.Add(1)
+		return whyUnknown
+	}
+	if why, yes := m.revoked.Revoked(revocation.ID(c.ID), c.Principal, c.Issued); yes {
+		return why
+	}
+	switch {
+	case m.lifetime > 0 && passed(c.Issued, m.lifetime),
+		!c.Expires.IsZero() && passed(c.Expires, m.refresh): // a later proof may not be in it yet
+		return layover.ReasonLifetime.String()
+	case m.idle > 0 && passed(c.Used, m.idle+m.refresh): // nor a later use
+		return layover.ReasonIdle.String()
+	}
+	return ""
+}
+
+// open returns what a sealed token says.
+func (m *StatelessServerSessionManager) open(text string) (*content, error) {
+	if m.cache != nil {
+		if c, ok := m.cache.Get(text); ok {
+			if m.keys.Has(c.key) {
+				return c, nil
+			}
+			m.cache.Remove(text)
+			return nil, token.ErrKey
+		}
+	}
+	m.opened.Add(1)
+	claims, key, err := m.sealer.Open(text)
+	if err != nil {
+		return nil, err
+	}
+	c := &content{Claims: claims, key: key, text: text, encoded: len(claims.Options)}
+	if c.values, err = unmarshalOptions(claims.Options); err != nil {
+		return nil, err // nobody has sealed that
+	}
+	c.Options = nil
+	for name, v := range c.values {
+		c.weight = c.weight.add(name, nil, v)
+	}
+	if m.cache != nil {
+		c.text = strings.Clone(text) // it may be a part of a long header
+		m.cache.Put(c.text, c, int64(contentOverhead+len(c.Principal)+c.weight.bytes))
+	}
+	return c, nil
+}
+
+// contentOverhead is what a content takes beside its options, about.
+const contentOverhead = 384 // bytes
+
+// findPlain returns a session that begins with the options of a token that is not
+// sealed, as long as these are taken.
+func (m *StatelessServerSessionManager) findPlain(ctx context.Context, text string, who Principal, now time.Time) (*bearer, *verdict) {
+	old, err := decodeStatelessToken(text)
+	if err != nil || len(old.values) == 0 {
+		return nil, &verdict{why: whyGarbage, name: text}
+	}
+	if m.plain == nil || !now.Before(m.plainUntil) {
+		return nil, &verdict{why: whyUnsealed, held: true, name: text}
+	}
+	b, err := m.create(ctx, who)
+	if err != nil {
+		return nil, &verdict{why: whyUnknown, held: true, name: text}
+	}
+	b.known, b.knows = text, true
+	for _, w := range m.plain.wishes(old.values) {
+		if w.option == nil || w.readOnly || len(w.names) != 1 {
+			continue
+		}
+		if v, err := w.option.accept(old.values[w.names[0]]); err == nil {
+			_ = b.session.keep(w.option.info().Name, v) // what does not fit is left behind
+		}
+	}
+	return b, nil
+}
+
+// isUTF8 reports whether an option can be encoded.
+func isUTF8(name string, value *flight.SessionOptionValue) bool {
+	_, text := stringOf(value)
+	_, list := listOf(value)
+	return utf8.ValidString(name) && !errors.Is(text, errUTF8) && !errors.Is(list, errUTF8)
+}
