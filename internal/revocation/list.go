@@ -69,7 +69,7 @@ func (l *List) Add(e Entry) (added bool, err error) {
 	defer l.mu.Unlock()
 	old := l.find(e.ID)
 	known, is := l.notBefore(e.Principal)
-	added = old == nil && !(is && known.revokes(e.Issued))
+	added = old == nil && (!is || !known.revokes(e.Issued))
 	switch {
 	case time.Until(e.Until) <= 0 || is && known.covers(e):
 	case e.ID == (ID{}):
