@@ -159,24 +159,11 @@ func decodeStatelessToken(token string) (*StatelessServerSession, error) {
 	if err != nil {
 		return nil, err
 	}
-	values, err := unmarshalOptions(b)
+	values, err := parseOptions(b)
 	if err != nil {
 		return nil, err
 	}
 	return NewStatelessServerSession(values), nil
-}
-
-func unmarshalOptions(b []byte) (map[string]*flight.SessionOptionValue, error) {
-	var parsed flight.GetSessionOptionsResult
-	if err := proto.Unmarshal(b, &parsed); err != nil {
-		return nil, err
-	}
-	for name, v := range parsed.SessionOptions {
-		if v.GetOptionValue() == nil { // as if it had been set to nothing
-			delete(parsed.SessionOptions, name)
-		}
-	}
-	return parsed.SessionOptions, nil
 }
 
 // measure counts the options of a session that its token held.
