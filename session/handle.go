@@ -110,6 +110,10 @@ func (l *held) leased() *layover.Lease[resident] {
 // release gives the lease back, after having told the store what a session of a
 // foreign type holds.
 func (l *held) release() (err error) {
+	if b, ok := l.other.(*bearer); ok { // nothing foreign that could panic
+		b.Release()
+		return nil
+	}
 	if l.other != nil {
 		return release(l.other)
 	}

@@ -15,19 +15,12 @@ import (
 // identity is what a sealed session has beside its options. Whoever reads or writes it
 // holds the session's writes.
 type identity struct {
-	id      token.ID
-	issued  time.Time
-	used    time.Time   // when it was last used, as far as text says
+	said    *content    // what its token says
+	id      token.ID    // it gets another one if it is renewed
+	owner   string      // the principal whose it is, likewise; empty: nobody's
 	expires time.Time   // when the latest proof of its principal ends; zero: never
-	owner   string      // the principal whose it is; empty: nobody's
 	told    atomic.Bool // a client was told that it is closed, under Apache's shape of middleware
 	ending  int         // calls that are about to end it: no client may get a token of it any more
-
-	// The token that says all this, and what it was made of. Empty: there is none yet.
-	text    string
-	written uint64 // changes that are in it
-	ends    time.Time
-	key     token.KeyID
 
 	filed token.ID // under which it is found by other calls; the mutex of its manager's inUse guards it
 	users int      // of these, as well
@@ -37,7 +30,7 @@ type identity struct {
 type content struct {
 	token.Claims // but for the options
 	key          token.KeyID
-	text         string
+	text         string // the token; empty: there is none yet
 	values       map[string]*flight.SessionOptionValue
 	weight       weight
 	encoded      int
@@ -46,7 +39,7 @@ type content struct {
 // session returns a session of this content.
 func (c *content) session(m *StatelessServerSessionManager) *StatelessServerSession {
 	s := &StatelessServerSession{manager: m}
-	s.id, s.issued, s.owner = c.ID, c.Issued, c.Principal
+	s.id, s.owner = c.ID, c.Principal
 	s.take(c)
 	return s
 }
@@ -58,9 +51,7 @@ func (s *StatelessServerSession) take(c *content) {
 	s.values, s.shared, s.weight, s.most = c.values, true, c.weight, len(c.values)
 	s.held = s.held || c.Held || len(c.values) > 0
 	s.mu.Unlock()
-	s.changes, s.encoded = c.Change, c.encoded
-	s.used, s.expires = c.Used, c.Expires
-	s.text, s.written, s.ends, s.key = c.text, c.Change, c.Expires, c.key
+	s.changes, s.encoded, s.expires, s.said = c.Change, c.encoded, c.Expires, c
 }
 
 // catchUp has a session that calls of this process use say what a newer token does, which
@@ -69,17 +60,14 @@ func (s *StatelessServerSession) take(c *content) {
 func (s *StatelessServerSession) catchUp(c *content) {
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	if c.ID != s.id {
-		return // it was renewed
-	}
-	if c.Change > s.changes {
-		expires := s.expires
+	switch expires := s.expires; {
+	case c.ID != s.id: // it was renewed
+		return
+	case c.Change > s.changes:
 		s.take(c)
 		s.prove(expires)
-		return
-	}
-	if c.Change == s.written && c.Used.After(s.used) {
-		s.text, s.used, s.ends, s.key = c.text, c.Used, c.Expires, c.key
+	case c.Change == s.said.Change && c.Used.After(s.said.Used):
+		s.said = c
 	}
 	s.prove(c.Expires)
 }
@@ -94,37 +82,37 @@ func (s *StatelessServerSession) prove(expires time.Time) {
 
 // currentSealed returns a token that says what the session is by now.
 func (s *StatelessServerSession) currentSealed(now time.Time) (string, error) {
-	if s.Closed() || s.ending > 0 || s.text != "" && !s.isDue(now) {
-		return s.text, nil
+	if s.Closed() || s.ending > 0 || s.said.text != "" && !s.isDue(now) {
+		return s.said.text, nil
 	}
 	options, err := s.marshal()
 	if err != nil {
 		return "", err
 	}
-	m := s.manager
-	if now.After(s.used) { // another replica's clock may be ahead
-		s.used = now
+	claims := token.Claims{ID: s.id, Issued: s.said.Issued, Used: s.said.Used, Expires: s.expires, Principal: s.owner,
+		Held: s.holds(), Change: s.changes, Options: options}
+	if now.After(claims.Used) { // else another replica's clock is ahead
+		claims.Used = now
 	}
-	s.text, s.key = m.sealer.Seal(&token.Claims{
-		ID: s.id, Issued: s.issued, Used: s.used, Expires: s.expires, Principal: s.owner,
-		Held: s.holds(), Change: s.changes, Options: options,
-	})
-	s.written, s.ends = s.changes, s.expires
-	return s.text, nil
+	said := &content{Claims: claims}
+	said.text, said.key = s.manager.sealer.Seal(&claims)
+	said.Options = nil
+	s.said = said
+	return said.text, nil
 }
 
 // isDue reports whether the token does not say what it should.
 func (s *StatelessServerSession) isDue(now time.Time) bool {
-	m := s.manager
+	m, said := s.manager, s.said
 	switch {
-	case s.changes != s.written, !m.keys.IsCurrent(s.key):
+	case s.changes != said.Change, !m.keys.IsCurrent(said.key):
 		return true
-	case m.idle > 0 && now.Sub(s.used) >= m.refresh:
+	case m.idle > 0 && now.Sub(said.Used) >= m.refresh:
 		return true
 	case s.expires.IsZero():
-		return !s.ends.IsZero()
+		return !said.Expires.IsZero()
 	default:
-		return s.expires.Sub(s.ends) >= m.refresh
+		return s.expires.Sub(said.Expires) >= m.refresh
 	}
 }
 

@@ -67,7 +67,7 @@ func (m *StatelessServerSessionManager) hasRevoked(s *StatelessServerSession) bo
 	if !m.seals() {
 		return false
 	}
-	_, yes := m.revoked.Revoked(revocation.ID(s.id), s.owner, s.issued)
+	_, yes := m.revoked.Revoked(revocation.ID(s.id), s.owner, s.said.Issued)
 	return yes
 }
 

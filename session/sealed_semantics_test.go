@@ -102,7 +102,9 @@ func TestATokenGoesInTheHeaderWhereItIsKnownInTime(t *testing.T) {
 	for kind := range bothKinds(t) {
 		synctest.Test(t, func(t *testing.T) {
 			m := bothKinds(t)[kind]
-			set := func(ctx context.Context, _ session.ServerSession) error { return session.SetOption(ctx, "a", text("b")) }
+			set := func(ctx context.Context, _ session.ServerSession) error {
+				return session.SetOption(ctx, "a", text("b"))
+			}
 			s := &sqlServer{statements: map[string]statement{"set": set, "late": func(ctx context.Context, cur session.ServerSession) error {
 				<-time.After(time.Second) // until the header has left
 				return set(ctx, cur)

@@ -199,7 +199,9 @@ func (r *statelessRenewal) move() error {
 	if s.ending > 0 || s.Closed() || s.id != r.b.id { // somebody closes it: it stays revoked
 		return errOver
 	}
-	s.id, s.text = token.NewID(), ""
+	said := *s.said
+	said.text = "" // it is of the old ID
+	s.id, s.said = token.NewID(), &said
 	if r.moved {
 		s.owner, s.expires = r.next.Name, r.next.Expires
 		r.h.give(r.next.Name)
@@ -234,5 +236,5 @@ func (r *statelessRenewal) entry() revocation.Entry {
 	s := r.b.session
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	return revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.issued, Why: whyRenamed}
+	return revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: whyRenamed}
 }

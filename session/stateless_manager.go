@@ -111,7 +111,8 @@ func (m *StatelessServerSessionManager) create(ctx context.Context, who Principa
 		return nil, err
 	}
 	now := time.Now()
-	s.id, s.owner, s.issued, s.used, s.expires = token.NewID(), who.Name, now, now, who.Expires
+	s.id, s.owner, s.expires = token.NewID(), who.Name, who.Expires
+	s.said = &content{Claims: token.Claims{Issued: now, Used: now, Expires: who.Expires}}
 	m.inUse.add(s, s.id)
 	return &bearer{m: m, ctx: ctx, session: s, id: s.id}, nil
 }
@@ -255,7 +256,7 @@ func (m *StatelessServerSessionManager) end(ctx context.Context, s *StatelessSer
 		return !s.Closed(), s.Close()
 	}
 	s.writes.Lock()
-	r := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.issued, Why: whyClosed}
+	r := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: whyClosed}
 	s.ending++ // from now on it is neither renewed, nor does anybody get a token of it
 	s.writes.Unlock()
 	defer func() {
