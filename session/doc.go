@@ -55,6 +55,55 @@
 // authentication has proved, as most Flight servers do; or by a [Header] whose
 // value the client chooses, for its principal alone. See [WithCarriers].
 //
+// # Stateless sessions
+//
+// The sessions of [NewStatelessServerSessionManager] travel whole in their cookies: no
+// replica keeps them, and any can serve their clients. Without keys their format is that
+// of Apache's package, which protects nothing. With a [Keyring] they are sealed, and all
+// that clients see is as with stateful sessions, but for this:
+//
+//	                  stateful                      sealed
+//	carriers          cookie, header, principal     a cookie
+//	holds             options, resources, handles,  options, of some 3 KiB in all; for the
+//	                  a context, a type of its own  rest errors.ErrUnsupported
+//	idle timeout      to the resolution of a clock  up to a sixteenth of it, and the clock
+//	                                                skew, late; nothing idles out sooner
+//	                                                because its cookie never came back
+//	a call longer     keeps its session             keeps it if its client reads trailers,
+//	than that                                       as Java and .NET do not after data
+//	lifetime          a tenth shorter, at random    to the clock skew
+//	options           are the same for all calls    are for calls of one process at a time;
+//	                                                on several replicas, or of answers that
+//	                                                cross, the last cookie wins
+//	an old token      is the same session           restores the options that it has, while
+//	                                                no other call of the process uses the
+//	                                                session: what a client may do is not
+//	                                                to be kept in it
+//	CloseSession      CLOSED, or CLOSING while      CLOSED; other calls keep its options
+//	                  other calls use it            until they have ended. It may fail with
+//	                                                SESSION_NOT_CLOSED, see [WithRevocation]
+//	after a restart   it is gone, and its client    it goes on; what was closed is forgotten,
+//	                  told                          see Revocations of the manager
+//	a full server     somebody's session leaves     there is none
+//	kills, quotas,    yes                           no: an operator can remove a key
+//	Explain
+//
+// Choose stateless sessions for replicas without a shared store, whose sessions are a
+// few options; stateful ones for all else. Clients that keep no cookies cannot have
+// stateless ones.
+//
+// Token version 1 is the unpadded base64url of
+//
+//	version  1 byte, of value 1
+//	key id   4 bytes: HKDF-Expand(key, "layover token key id")
+//	salt    16 bytes, random
+//	nonce   12 bytes, random
+//	sealed: flags, times, count of changes, ID, principal, options; and a tag of 16 bytes
+//
+// under AES-256-GCM with the key HKDF-Expand(key, "layover token 1" 0x00 key-id salt),
+// by SHA-256, and with version, key id, and the names of cookie and audience, each after
+// its length as a varint, as associated data. internal/token/testdata has test vectors.
+//
 // # What clients are told
 //
 // Every error of its making, but for those of a call that was canceled or ran out
@@ -65,17 +114,18 @@
 //	code                reason
 //	NOT_FOUND           SESSION_IDLE, _UNCONFIRMED, _LIFETIME, _CAPACITY, _CLOSED,
 //	                    _REPLACED, _RENAMED, _KILLED, _QUOTA, _SHUTDOWN,
-//	                    _RESTARTED, _UNKNOWN, _GARBAGE: the session is gone, see
-//	                    [TellDead]; the message begins with [LostPrefix];
+//	                    _RESTARTED, _UNKNOWN, _UNSEALED, _GARBAGE: the session is
+//	                    gone, see [TellDead]; the message begins with [LostPrefix];
 //	                    SESSION_NONE: the call has no session whose options could
 //	                    be listed, see [BaseServer];
 //	                    SESSION_HANDLE_UNKNOWN: see [ResolveHandle];
 //	                    SESSION_RESOURCE_CLOSED: see Hold of [Resource]
 //	RESOURCE_EXHAUSTED  SESSION_STORE_FULL (metadata: places, own, lacking),
-//	                    SESSION_CALL_LIMIT, SESSION_RESOURCE_LIMIT; all with a
-//	                    RetryInfo
+//	                    SESSION_CALL_LIMIT, SESSION_RESOURCE_LIMIT,
+//	                    SESSION_NOT_CLOSED: see [WithRevocation]; all with a RetryInfo
 //	UNAVAILABLE         SESSION_STORE_FAILED, _STORE_DRAINING, _STORE_SHUTDOWN;
 //	                    SESSION_SHUTDOWN: see [WithCancelOnKill];
+//	                    SESSION_NOT_CLOSED: other replicas could not be told;
 //	                    SESSION_RESOURCE_FAILED: see Open of [Resource]
 //	INTERNAL            SESSION_NOT_SAVED: the handler has done its work, but what
 //	                    became of its session is lost, so do not simply repeat it;
@@ -83,7 +133,8 @@
 //	                    before it authenticates; SESSION_FAILED: anything else
 //	INVALID_ARGUMENT    SESSION_AMBIGUOUS: carriers, or handles, disagree;
 //	                    SESSION_KEY_INVALID; SESSION_OPTION_LIMIT: see
-//	                    [WithOptionLimits], also as RESOURCE_EXHAUSTED
+//	                    [WithOptionLimits], [WithMaxCookie], also as
+//	                    RESOURCE_EXHAUSTED; SESSION_OPTION_INVALID: it cannot travel
 //	UNAUTHENTICATED     SESSION_UNAUTHENTICATED, SESSION_ANONYMOUS,
 //	                    SESSION_KEY_WITHOUT_PRINCIPAL
 //	FAILED_PRECONDITION SESSION_NEEDS_TLS, see [WithTLSRequired];
