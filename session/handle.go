@@ -273,7 +273,7 @@ func (h *handle) endMarked(l *held) (deletes bool, err error) {
 	// First this: what comes with that cookie from now on gets no new one, which
 	// the deletion would take along. A store that is not ours cannot tell whether
 	// the session was over already; then somebody may have been told so.
-	if m.store == nil && m.tellings.knows(mark) && !m.tellings.deleted(mark, time.Now()) {
+	if m.store == nil && !m.stateless.seals() && m.tellings.knows(mark) && !m.tellings.deleted(mark, time.Now()) {
 		return false, harmless(m.remove(l))
 	}
 	m.tellings.closing(mark, time.Now())

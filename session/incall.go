@@ -279,7 +279,10 @@ func (h *handle) replace(old *held, by *named) (*held, error) {
 	}
 	l, err := h.m.createAnew(h, by, old)
 	if err == nil {
-		if _, err = h.m.end(old); err != nil {
+		if _, err = h.m.end(old); errors.Is(err, errNoPlace) && old.owner() == "" && by.name() != "" {
+			err = nil // as for Renew
+		}
+		if err != nil {
 			err = errors.Join(err, h.m.remove(l), l.release())
 		}
 	}

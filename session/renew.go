@@ -50,7 +50,8 @@ type Renewable interface {
 // many as it may have; that it cannot be renewed, as it is of a type of the server's
 // own and not [Renewable], in a [LeaseStore] that is not of this package, or
 // travels whole in its cookie and is not sealed ([errors.ErrUnsupported]); that the old
-// ID of a sealed one cannot be revoked, see [WithRevocation]; and [ErrNoSession] outside
+// ID of a sealed one cannot be revoked, see [WithRevocation], unless it was nobody's and
+// becomes the principal's; and [ErrNoSession] outside
 // of [NewServerMiddleware].
 func Renew(ctx context.Context, who ...Principal) error {
 	h := handleFrom(ctx)

@@ -421,6 +421,65 @@ func TestASessionThatCannotBeRevokedIsNotClosed(t *testing.T) {
 	}
 }
 
+// 4. A flood of anonymous callers that close sessions keeps nobody from logging in.
+func TestAFloodOfAnonymousCallersKeepsNobodyFromLoggingIn(t *testing.T) {
+	s := renewing(session.Principal{Name: "alice"})
+	s.statements["LOGIN"] = func(ctx context.Context, _ session.ServerSession) error {
+		_, err := session.Begin(ctx, session.Principal{Name: "alice"})
+		return err
+	}
+	c := serveEdge(t, over(sealing(t, session.WithRevocation(2, nil)), session.WithPrincipal(who)), s).client()
+	before := map[string]string{}
+	for _, how := range []string{"RENEW", "LOGIN", "flood"} {
+		before[how] = c.must(setOption("schema", "planted")).cookie(t)
+	}
+	c.must(closeSession, before["flood"])
+	for _, how := range []string{"RENEW", "LOGIN"} {
+		hers := c.must(info(how), before[how]).cookie(t)
+		hers = c.must(with(setOption("schema", "hers"), "x-user", "alice"), hers).cookie(t)
+		if got := c.as("alice", "schema", hers); got != "hers" {
+			t.Errorf("%s: alice has schema %q", how, got)
+		}
+		if got := c.option("schema", before[how]); got != "planted" && got != "" {
+			t.Errorf("%s: the planted token has schema %q", how, got)
+		}
+	}
+}
+
+// 4. A session of which there never was a token takes no place among those that were
+// closed.
+func TestASessionThatNobodyHasATokenOfIsClosedWithoutAPlace(t *testing.T) {
+	m := sealing(t, session.WithRevocation(1, nil))
+	s := &sqlServer{statements: map[string]statement{"all at once": func(ctx context.Context, cur session.ServerSession) error {
+		if err := session.SetOption(ctx, "a", text("b")); err != nil {
+			return err
+		}
+		return cur.Close()
+	}}}
+	c := serveEdge(t, over(m), s).client()
+	for range 3 {
+		quiet(t, c.must(info("all at once")))
+	}
+	if got := m.Stats(); got.Revoked != 0 || got.Refused != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// 4. A session whose client was told of an old token can be closed by a new one.
+func TestAnOldTokenInTheWayOfNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := serveEdgeInBubble(t, over(sealing(t, short())), nil).client()
+		old := c.must(setOption("schema", "prod")).cookie(t)
+		wait(10 * time.Minute)
+		fresh := c.must(info(""), old).cookie(t)
+		wait(10 * time.Minute)
+		wantGone(t, c.do(info(""), old), "IDLE")
+		if r := c.must(closeSession, fresh); len(r.header) != 1 || !strings.HasSuffix(r.header[0], "; Max-Age=0") {
+			t.Errorf("header %q", r.header)
+		}
+	})
+}
+
 // 4. A flood of one principal costs that one its other sessions, and nobody else.
 func TestAFloodOfClosedSessionsCostsItsPrincipalAlone(t *testing.T) {
 	m := sealing(t, session.WithRevocation(8, nil))

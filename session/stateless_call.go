@@ -5,6 +5,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -184,11 +185,19 @@ func (r *statelessRenewal) run() error {
 	if !first {
 		return errOver
 	}
-	if _, err := r.b.m.revoke(r.h.base, r.entry()); err != nil {
+	if _, err := r.b.m.revoke(r.h.base, r.entry()); err != nil && !r.mayStay(err) {
 		undo()
 		return err
 	}
 	return r.move()
+}
+
+// mayStay reports whether the old ID may stay good, as it cannot be revoked: that of an
+// anonymous session which becomes a principal's. With it goes what was in the session
+// before, as with any old token, and nothing of what comes after; a flood of anonymous
+// callers must not keep others from logging in.
+func (r *statelessRenewal) mayStay(err error) bool {
+	return r.moved && r.caller == "" && errors.Is(err, errNoPlace)
 }
 
 // move has the session be found by its new ID, and its client learn of it.

@@ -250,7 +250,8 @@ func (m *StatelessServerSessionManager) cookieSize(owner string, encoded int) in
 	return size + base64.StdEncoding.EncodedLen(encoded)
 }
 
-// end revokes a session. It reports whether that was not over before.
+// end revokes a session, unless there is no token of it. It reports whether that was not
+// over before.
 func (m *StatelessServerSessionManager) end(ctx context.Context, s *StatelessServerSession) (ended bool, err error) {
 	if !m.seals() {
 		return !s.Closed(), s.Close()
@@ -258,12 +259,16 @@ func (m *StatelessServerSessionManager) end(ctx context.Context, s *StatelessSer
 	s.writes.Lock()
 	r := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: whyClosed}
 	s.ending++ // from now on it is neither renewed, nor does anybody get a token of it
+	unsaid := s.said.text == ""
 	s.writes.Unlock()
 	defer func() {
 		s.writes.Lock()
 		s.ending--
 		s.writes.Unlock()
 	}()
+	if unsaid {
+		return !s.closed.Swap(true), nil
+	}
 	if ended, err = m.revoke(ctx, r); err == nil {
 		s.close()
 	}
