@@ -25,6 +25,7 @@ type deadToken struct {
 	why    string              // the name of a reason
 	held   bool                // the session held something, or may have
 	cookie bool                // it came in one, so that the client can be told to drop it
+	more   string              // for the log
 }
 
 // What is known of a dead token beside the reasons of a store.
@@ -146,8 +147,11 @@ func (m *interceptors) lost(ctx context.Context, d deadToken, code codes.Code) e
 	e := &callError{code: code, prefix: LostPrefix, text: lostTexts[d.why] +
 		"; its options and resources are gone (session " + d.mark.String() + ")",
 		sentinel: ErrNoSession, reason: "SESSION_" + strings.ToUpper(d.why), metadata: map[string]string{"session": d.mark.String()}}
-	m.reporter.log(ctx, slog.LevelInfo, e.code, "layover: a call is told that its session is lost",
-		slog.String("session", d.mark.String()), slog.String("reason", d.why), slog.String("source", sourceOf(ctx)))
+	attrs := []slog.Attr{slog.String("session", d.mark.String()), slog.String("reason", d.why), slog.String("source", sourceOf(ctx))}
+	if d.more != "" {
+		attrs = append(attrs, slog.String("detail", d.more))
+	}
+	m.reporter.log(ctx, slog.LevelInfo, e.code, "layover: a call is told that its session is lost", attrs...)
 	return e
 }
 

@@ -112,9 +112,7 @@ func (m *StatelessServerSessionManager) Revoke(r Revocation) error {
 		return errors.New("session: Revoke: sessions without keys cannot be revoked")
 	}
 	e := revocation.Entry{Principal: r.Principal, Issued: r.Issued, Until: r.Until, Why: r.Reason}
-	if _, known := lostTexts[e.Why]; !known {
-		e.Why = whyClosed
-	}
+	e.Why = reasonOf(e.Why)
 	if r.Session != "" {
 		id, err := base64.RawURLEncoding.Strict().DecodeString(r.Session)
 		if err != nil || len(id) != len(e.ID) {
@@ -144,8 +142,17 @@ func (m *StatelessServerSessionManager) Revocations() iter.Seq[Revocation] {
 	}
 }
 
+// reasonOf returns why a session was closed, of which the list says something: of those
+// that were put together it is not known.
+func reasonOf(why string) string {
+	if why == whyRenamed {
+		return whyRenamed
+	}
+	return whyClosed
+}
+
 func revocationOf(e revocation.Entry) Revocation {
-	r := Revocation{Principal: e.Principal, Issued: e.Issued, Until: e.Until, Reason: e.Why}
+	r := Revocation{Principal: e.Principal, Issued: e.Issued, Until: e.Until, Reason: reasonOf(e.Why)}
 	if e.ID != (revocation.ID{}) {
 		r.Session = base64.RawURLEncoding.EncodeToString(e.ID[:])
 	}

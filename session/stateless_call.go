@@ -61,7 +61,7 @@ func (h *handle) bringVerdict(ctx context.Context, v *verdict, caller string, gr
 	if v.found && !greets { // clients that log in again send their cookies with the handshake
 		m.alarm(ctx, SecurityEvent{Kind: ForeignToken, Session: m.fingerprint(v.name), Owner: v.owner, Caller: caller})
 	}
-	d := deadToken{cookie: true, why: v.why, held: v.held}
+	d := deadToken{cookie: true, why: v.why, held: v.held, more: v.more}
 	if v.found && m.tellings.deleted(m.tellingOf(v.name, caller), time.Now()) {
 		d.why, d.held = whyRenamed, true // to this caller, a moment ago: its cookie is on its way
 	}

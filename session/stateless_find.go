@@ -73,6 +73,7 @@ type verdict struct {
 	name  string // stands for the session, or the token
 	owner string // another principal, or nobody, whose it is
 	found bool   // there is such an owner
+	more  string // for the log
 }
 
 // What becomes of tokens beside the reasons of a store, see lostTexts.
@@ -86,7 +87,7 @@ const whyUnsealed = "unsealed"
 // find returns the session that a token holds, if it is the caller's, or why not.
 func (m *StatelessServerSessionManager) find(ctx context.Context, text string, who Principal, now time.Time) (*bearer, *verdict) {
 	if len(text) > m.maxCookie-len(m.cookie)-len("=") {
-		return nil, &verdict{why: whyUnknown, held: true, name: text}
+		return nil, &verdict{why: whyUnknown, held: true, name: text, more: "the cookie is larger than WithMaxCookie allows"}
 	}
 	if !m.seals() {
 		s, err := decodeStatelessToken(text)
@@ -103,7 +104,7 @@ func (m *StatelessServerSessionManager) find(ctx context.Context, text string, w
 		return m.findPlain(ctx, text, who, now)
 	case errors.Is(err, token.ErrKey): // its form must do; who makes one up deceives nobody but itself
 		m.unknownKey.Add(1)
-		return nil, &verdict{why: whyUnknown, held: true, name: text}
+		return nil, &verdict{why: whyUnknown, held: true, name: text, more: "its key is not in the ring"}
 	case err != nil:
 		m.forged.Add(1)
 		return nil, &verdict{why: whyGarbage, name: text}
@@ -111,8 +112,8 @@ func (m *StatelessServerSessionManager) find(ctx context.Context, text string, w
 	if subtle.ConstantTimeCompare([]byte(c.Principal), []byte(who.Name)) == 0 {
 		return nil, &verdict{why: whyGarbage, name: c.ID.String(), owner: sourceOfOwner(c.Principal), found: true}
 	}
-	if why := m.over(c, now); why != "" {
-		return nil, &verdict{why: why, held: c.Held || len(c.values) > 0, name: c.ID.String()}
+	if why, more := m.over(c, now); why != "" {
+		return nil, &verdict{why: why, held: c.Held || len(c.values) > 0, name: c.ID.String(), more: more}
 	}
 	s := m.inUse.join(c, m)
 	s.writes.Lock()
@@ -131,24 +132,25 @@ func sourceOfOwner(name string) string {
 	return principalSource + name
 }
 
-// over returns the reason why the session of a token has ended; empty: it has not.
-func (m *StatelessServerSessionManager) over(c *content, now time.Time) string {
+// over returns the reason why the session of a token has ended, and what the log has
+// beside it; empty: it has not.
+func (m *StatelessServerSessionManager) over(c *content, now time.Time) (why, more string) {
 	passed := func(t time.Time, d time.Duration) bool { return now.Sub(t) > d+m.skew }
 	if c.Issued.Sub(now) > m.skew || c.Used.Sub(now) > m.skew {
 		m.future.Add(1)
-		return whyUnknown
+		return whyUnknown, "it is from the future: clocks differ by more than WithClockSkew allows"
 	}
 	if why, yes := m.revoked.Revoked(revocation.ID(c.ID), c.Principal, c.Issued); yes {
-		return why
+		return reasonOf(why), ""
 	}
 	switch {
 	case m.lifetime > 0 && passed(c.Issued, m.lifetime),
 		!c.Expires.IsZero() && passed(c.Expires, m.refresh): // a later proof may not be in it yet
-		return layover.ReasonLifetime.String()
+		return layover.ReasonLifetime.String(), ""
 	case m.idle > 0 && passed(c.Used, m.idle+m.refresh): // nor a later use
-		return layover.ReasonIdle.String()
+		return layover.ReasonIdle.String(), ""
 	}
-	return ""
+	return "", ""
 }
 
 // open returns what a sealed token says.
@@ -197,7 +199,7 @@ func (m *StatelessServerSessionManager) findPlain(ctx context.Context, text stri
 	}
 	b, err := m.create(ctx, who)
 	if err != nil {
-		return nil, &verdict{why: whyUnknown, held: true, name: text}
+		return nil, &verdict{why: whyUnknown, held: true, name: text, more: err.Error()}
 	}
 	b.known, b.knows = text, true
 	for _, w := range m.plain.wishes(old.values) {
