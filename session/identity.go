@@ -32,8 +32,6 @@ type content struct {
 	key          token.KeyID
 	text         string // the token; empty: there is none yet
 	values       map[string]*flight.SessionOptionValue
-	weight       weight
-	encoded      int
 }
 
 // session returns a session of this content.
@@ -48,10 +46,10 @@ func (c *content) session(m *StatelessServerSessionManager) *StatelessServerSess
 // writes.
 func (s *StatelessServerSession) take(c *content) {
 	s.mu.Lock()
-	s.values, s.shared, s.weight, s.most = c.values, true, c.weight, len(c.values)
+	s.values, s.shared = c.values, true
 	s.held = s.held || c.Held || len(c.values) > 0
 	s.mu.Unlock()
-	s.changes, s.encoded, s.expires, s.said = c.Change, c.encoded, c.Expires, c
+	s.changes, s.measured, s.expires, s.said = c.Change, false, c.Expires, c
 }
 
 // catchUp has a session that calls of this process use say what a newer token does, which

@@ -27,7 +27,8 @@ type StatelessServerSession struct {
 	manager  *StatelessServerSessionManager // that made it; nil: none
 	writes   sync.Mutex                     // held while it changes, or is written into a token
 	changes  uint64                         // how often its options were
-	encoded  int                            // bytes of its options, as they travel; known if there is a manager
+	encoded  int                            // bytes of its options, as they travel, if it is measured
+	measured bool                           // what its options take is known: before the first change nobody asks
 	identity                                // what it has if its manager has keys
 }
 
@@ -90,6 +91,7 @@ func (s *StatelessServerSession) SetSessionOption(name string, value *flight.Ses
 func (s *StatelessServerSession) EraseSessionOption(name string) {
 	s.writes.Lock()
 	defer s.writes.Unlock()
+	s.measure()
 	was := s.value(name)
 	s.optionSet.EraseSessionOption(name)
 	if was != nil {
@@ -111,6 +113,7 @@ func (s *StatelessServerSession) keep(name string, value *flight.SessionOptionVa
 	if proto.Equal(was, value) {
 		return nil
 	}
+	s.measure()
 	encoded := s.encoded + entrySize(name, value)
 	if was != nil {
 		encoded -= entrySize(name, was)
@@ -166,11 +169,16 @@ func decodeStatelessToken(token string) (*StatelessServerSession, error) {
 	return NewStatelessServerSession(values), nil
 }
 
-// measure counts the options of a session that its token held.
+// measure counts what the options take. The caller holds writes.
 func (s *StatelessServerSession) measure() {
+	if s.measured {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.measured, s.most, s.weight, s.encoded = true, len(s.values), weight{}, 0
 	for name, v := range s.values {
 		s.weight = s.weight.add(name, nil, v)
 		s.encoded += entrySize(name, v)
 	}
-	s.most = len(s.values)
 }

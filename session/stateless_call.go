@@ -238,6 +238,7 @@ func (r *statelessRenewal) check() error {
 	if r.b.m.hasRevoked(s) {
 		return errOver
 	}
+	s.measure()
 	return r.b.m.admitsOwner(r.next.Name, s.encoded)
 }
 

@@ -95,7 +95,6 @@ func (m *StatelessServerSessionManager) find(ctx context.Context, text string, w
 			return nil, &verdict{why: whyGarbage, name: text}
 		}
 		s.manager = m
-		s.measure()
 		return &bearer{m: m, ctx: ctx, session: s, known: text, knows: true}, nil
 	}
 	c, err := m.open(text)
@@ -169,17 +168,14 @@ func (m *StatelessServerSessionManager) open(text string) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &content{Claims: claims, key: key, text: text, encoded: len(claims.Options)}
+	c := &content{Claims: claims, key: key, text: text}
 	if c.values, err = parseOptions(claims.Options); err != nil {
 		return nil, err // nobody has sealed that
 	}
 	c.Options = nil
-	for name, v := range c.values {
-		c.weight = c.weight.add(name, nil, v)
-	}
 	if m.cache != nil {
 		c.text = strings.Clone(text) // it may be a part of a long header
-		m.cache.Put(c.text, c, int64(contentOverhead+len(c.Principal)+c.weight.bytes))
+		m.cache.Put(c.text, c, int64(contentOverhead+len(c.Principal)+len(claims.Options)+optionOverhead*len(c.values)))
 	}
 	return c, nil
 }
