@@ -4,6 +4,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -271,7 +272,7 @@ func (m *interceptors) end(l *held) (ended bool, err error) {
 	defer contain(&err)
 	s := l.session
 	if b, ok := l.other.(*bearer); ok {
-		return b.m.end(b.ctx, b.session)
+		return b.m.end(b.ctx, b.session, cmp.Or(b.ends, whyClosed))
 	}
 	if m.store != nil {
 		ended, err = m.store.end(s)

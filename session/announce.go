@@ -38,9 +38,10 @@ func (h *handle) announce() (err error) {
 	if err != nil {
 		return err
 	}
+	has := h.rare.Load().rec.hasToken(l.session, c.Value)
 	h.mu.Lock()
 	r := h.more()
-	known := r.spoke && r.said == c.Value || !r.spoke && hasCookie(incomingCookies(h.base, c.Name), c)
+	known := r.spoke && r.said == c.Value || !r.spoke && (has || hasCookie(incomingCookies(h.base, c.Name), c))
 	if !known {
 		r.spoke, r.said = true, c.Value
 	}

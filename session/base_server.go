@@ -6,6 +6,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"github.com/apache/arrow-go/v18/arrow/flight/flightsql"
@@ -67,7 +68,7 @@ func (b BaseServer) GetSessionOptions(ctx context.Context, _ *flight.GetSessionO
 // is none; CLOSING if other calls still do, or goroutines by [Acquire]: these go on, and
 // it is CLOSING until they have ended also if its client asks again; and NOT_CLOSEABLE
 // if Closeable says so. In a store that is not of this package it is not known who uses
-// a session, and the status is CLOSED.
+// a session, and the status is CLOSED; of a sealed one, who does by other replicas.
 func (b BaseServer) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest) (*flight.CloseSessionResult, error) {
 	st, err := b.end(ctx)
 	if err != nil {
@@ -156,6 +157,8 @@ func (b BaseServer) end(ctx context.Context) (_ gen.CloseSessionResult_Status, e
 	}
 	if handleFrom(ctx) != nil {
 		err = End(ctx)
+	} else if travels, ok := s.(*StatelessServerSession); ok && travels.manager.seals() {
+		_, err = travels.manager.end(ctx, travels, whyClosed)
 	} else if !s.Closed() {
 		err = s.Close() // the rest is done by the middleware
 	}
@@ -173,7 +176,16 @@ func (b BaseServer) end(ctx context.Context) (_ gen.CloseSessionResult_Status, e
 func shared(ctx context.Context, s ServerSession) bool {
 	if h := handleFrom(ctx); h != nil {
 		l := h.live.Load()
-		return l != nil && h.m.store != nil && l.leased().Shared()
+		if l == nil {
+			return false
+		}
+		if b, ok := l.other.(*bearer); ok {
+			return b.isShared()
+		}
+		return h.m.store != nil && l.leased().Shared()
+	}
+	if travels, ok := s.(*StatelessServerSession); ok {
+		return travels.manager.seals() && travels.manager.inUse.shared(travels)
 	}
 	own, ok := s.(*statefulServerSession)
 	if !ok {
@@ -187,7 +199,12 @@ func shared(ctx context.Context, s ServerSession) bool {
 // calls still use.
 func lingers(ctx context.Context) bool {
 	h := handleFrom(ctx)
-	if h == nil || h.m.store == nil {
+	switch {
+	case h == nil:
+		return false
+	case h.m.stateless != nil:
+		return slices.ContainsFunc(h.brought(), func(d deadToken) bool { return d.lingers })
+	case h.m.store == nil:
 		return false
 	}
 	who, err := h.caller()

@@ -110,12 +110,12 @@ func (c *call) leaseOn(own *statefulServerSession) *layover.Lease[resident] {
 }
 
 // hasToken reports whether the client of a stateless session has this token.
-func (c *call) hasToken(text string) bool {
+func (c *call) hasToken(s ServerSession, text string) bool {
 	c.mu.Lock()
 	leases := slices.Clone(c.leases)
 	c.mu.Unlock()
 	for _, l := range leases {
-		if b, ok := l.(*bearer); ok && same(b.session, c.session) {
+		if b, ok := l.(*bearer); ok && same(b.session, s) {
 			b.session.writes.Lock()
 			defer b.session.writes.Unlock()
 			return b.has(text)

@@ -34,15 +34,19 @@ func (o *Option[T]) change(ctx context.Context, value *flight.SessionOptionValue
 		return err
 	}
 	defer done()
+	kept := false
+	if travels, ok := target.(*StatelessServerSession); ok {
+		travels.wait(o.Name)
+		defer func() { travels.decide(o.Name, kept) }()
+	}
 	was := stored(s, o.Name)
 	if err := SetOption(ctx, o.Name, value); err != nil {
 		return err
 	}
 	from, to := o.valueOf(was), o.valueOf(value)
-	if equal(from, to) {
+	if kept = equal(from, to); kept {
 		return nil
 	}
-	kept := false
 	defer func() { // also if OnChange ends its goroutine
 		if !kept {
 			putBack(ctx, target, o.Name, was)

@@ -19,13 +19,14 @@ import (
 
 // deadToken is a token that a call brought and that names no live session.
 type deadToken struct {
-	token  string // empty: of a principal, or nobody's
-	mark   layover.Fingerprint
-	key    layover.Fingerprint // under which it is remembered who was told
-	why    string              // the name of a reason
-	held   bool                // the session held something, or may have
-	cookie bool                // it came in one, so that the client can be told to drop it
-	more   string              // for the log
+	token   string // empty: of a principal, or nobody's
+	mark    layover.Fingerprint
+	key     layover.Fingerprint // under which it is remembered who was told
+	why     string              // the name of a reason
+	held    bool                // the session held something, or may have
+	cookie  bool                // it came in one, so that the client can be told to drop it
+	more    string              // for the log
+	lingers bool                // other calls use the session; of stores it is asked when that matters
 }
 
 // What is known of a dead token beside the reasons of a store.

@@ -212,11 +212,16 @@ func (h *handle) Closed() bool {
 
 // Format prints a fingerprint under every verb: the ID is a secret.
 func (h *handle) Format(f fmt.State, _ rune) {
-	if s := unwrap(h); s != nil {
-		fmt.Fprintf(f, "session %s", h.m.fingerprint(tokenOf(s)))
+	l := h.live.Load()
+	if l == nil {
+		fmt.Fprint(f, "no session yet")
 		return
 	}
-	fmt.Fprint(f, "no session yet")
+	if b, ok := l.other.(*bearer); ok {
+		fmt.Fprintf(f, "session %s", h.m.fingerprint(b.session.name()))
+		return
+	}
+	fmt.Fprintf(f, "session %s", h.m.fingerprint(tokenOf(l.session)))
 }
 
 // Close ends the session: no later call finds it. Calls that use it now keep

@@ -4,6 +4,9 @@
 package session
 
 import (
+	"hash/maphash"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,10 +19,12 @@ import (
 // holds the session's writes.
 type identity struct {
 	said    *content    // what its token says
+	branch  []uint64    // hashes of the tokens that it had before, the latest ones
 	id      token.ID    // it gets another one if it is renewed
 	owner   string      // the principal whose it is, likewise; empty: nobody's
 	expires time.Time   // when the latest proof of its principal ends; zero: never
 	told    atomic.Bool // a client was told that it is closed, under Apache's shape of middleware
+	over    bool        // it is revoked
 	ending  int         // calls that are about to end it: no client may get a token of it any more
 
 	filed token.ID // under which it is found by other calls; the mutex of its manager's inUse guards it
@@ -49,25 +54,66 @@ func (s *StatelessServerSession) take(c *content) {
 	s.values, s.shared = c.values, true
 	s.held = s.held || c.Held || len(c.values) > 0
 	s.mu.Unlock()
-	s.changes, s.measured, s.expires, s.said = c.Change, false, c.Expires, c
+	s.changes, s.measured, s.expires = c.Change, false, c.Expires
+	s.say(c)
 }
 
-// catchUp has a session that calls of this process use say what a newer token does, which
-// its client has from another one. What calls of this process have changed stays if the
-// token does not know more.
-func (s *StatelessServerSession) catchUp(c *content) {
+// catchUp reports whether a call that comes with a token joins those of this process that
+// use its session: if the token is one that the session was read from, or has written,
+// or says the same, or more, as its client has changed something by another replica. A
+// token that says anything else is of another branch: what its client goes by is what the
+// token says. closed says that the session is.
+// One that is too old by itself says nothing new.
+func (s *StatelessServerSession) catchUp(c *content, old bool) (joins, closed bool) {
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	switch expires := s.expires; {
+	switch expires, settled := s.expires, s.changes == s.said.Change; {
+	case s.Closed() || s.ending > 0:
+		return false, true
 	case c.ID != s.id: // it was renewed
-		return
-	case c.Change > s.changes:
+		return false, false
+	case s.wrote(c.text):
+	case !old && settled && c.Change > s.changes:
 		s.take(c)
 		s.prove(expires)
-	case c.Change == s.said.Change && c.Used.After(s.said.Used):
-		s.said = c
+	case settled && c.Change == s.changes && maps.EqualFunc(c.values, s.snapshot(), equalValues):
+		if s.note(c.text); c.Used.After(s.said.Used) {
+			s.said = c
+		}
+	default:
+		return false, false
 	}
 	s.prove(c.Expires)
+	return true, false
+}
+
+// longBranch is how many tokens of a session a process remembers while calls use it.
+const longBranch = 256
+
+// wrote reports whether the session was read from this token, or has written it. The
+// caller holds writes.
+func (s *StatelessServerSession) wrote(text string) bool {
+	return text == s.said.text || len(s.branch) > 0 && slices.Contains(s.branch, hashOf(text))
+}
+
+var textSeed = maphash.MakeSeed()
+
+func hashOf(text string) uint64 { return maphash.String(textSeed, text) }
+
+// say notes what the session's token says from now on.
+func (s *StatelessServerSession) say(c *content) {
+	if s.said != nil && s.said.text != "" {
+		s.note(s.said.text)
+	}
+	s.said = c
+}
+
+// note remembers a token of the session.
+func (s *StatelessServerSession) note(text string) {
+	if len(s.branch) == longBranch {
+		s.branch = slices.Delete(s.branch, 0, 1)
+	}
+	s.branch = append(s.branch, hashOf(text))
 }
 
 // prove has the session end no earlier than a proof of its principal; zero: never. The
@@ -95,7 +141,7 @@ func (s *StatelessServerSession) currentSealed(now time.Time) (string, error) {
 	said := &content{Claims: claims}
 	said.text, said.key = s.manager.sealer.Seal(&claims)
 	said.Options = nil
-	s.said = said
+	s.say(said)
 	return said.text, nil
 }
 
@@ -112,6 +158,14 @@ func (s *StatelessServerSession) isDue(now time.Time) bool {
 	default:
 		return s.expires.Sub(said.Expires) >= m.refresh
 	}
+}
+
+// isLost reports whether the session has ended, and held nothing by its last token: nobody
+// will be told of what is set in it now.
+func (s *StatelessServerSession) isLost() bool {
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	return s.manager.seals() && !s.said.Held && (s.Closed() || s.manager.hasRevoked(s))
 }
 
 // ownerName returns whose it is; empty: nobody's.

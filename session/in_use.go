@@ -20,20 +20,63 @@ type inUse struct {
 
 func newInUse() *inUse { return &inUse{all: make(map[token.ID]*StatelessServerSession)} }
 
-// join returns the session that a token names. It is followed by leave.
+// join returns the session that a token names; nil: it is closed. It is followed by
+// leave.
 func (u *inUse) join(c *content, m *StatelessServerSessionManager) *StatelessServerSession {
 	u.mu.Lock()
-	if s := u.all[c.ID]; s != nil {
-		s.users++
-		u.mu.Unlock()
-		s.catchUp(c)
+	s := u.all[c.ID]
+	if s == nil {
+		defer u.mu.Unlock()
+		s = c.session(m)
+		u.file(s, c.ID)
+		s.users = 1
 		return s
 	}
-	defer u.mu.Unlock()
-	s := c.session(m)
-	u.file(s, c.ID)
+	s.users++
+	u.mu.Unlock()
+	switch joins, closed := s.catchUp(c, false); {
+	case joins:
+		return s
+	case closed:
+		u.leave(s)
+		return nil
+	}
+	u.leave(s)
+	s = c.session(m) // what the token says is not what that session does: it is for this call alone
 	s.users = 1
 	return s
+}
+
+// rejoin is join for a token that is too old by itself, but of a session that is in use:
+// busy is not idle. nil: it is not, or does not say what the token does.
+func (u *inUse) rejoin(c *content) *StatelessServerSession {
+	u.mu.Lock()
+	s := u.all[c.ID]
+	if s == nil {
+		u.mu.Unlock()
+		return nil
+	}
+	s.users++
+	u.mu.Unlock()
+	if joins, _ := s.catchUp(c, true); joins {
+		return s
+	}
+	u.leave(s)
+	return nil
+}
+
+// shared reports whether other calls use a session.
+func (u *inUse) shared(s *StatelessServerSession) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return s.users > 1
+}
+
+// has reports whether calls use the session with this ID.
+func (u *inUse) has(id token.ID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.all[id] != nil
 }
 
 // add has calls that come with a token of a session share it with the one that has made

@@ -92,7 +92,8 @@ func As[T ServerSession](ctx context.Context) (t T, _ error) {
 
 // Acquire returns one more lease on the session of the call that ctx belongs to:
 // for goroutines of the server that go on after the call has ended. They must
-// release it. While they have it the session neither idles out nor is evicted;
+// release it. What they set in a stateless session after the call does not reach its
+// client. While they have it the session neither idles out nor is evicted;
 // at its lifetime, or if its client closes it, it is closed only after the
 // release. A session that lives in a store without leases may be closed all the
 // same. In a store that copies, it is another copy, and what is changed in it is
@@ -186,7 +187,10 @@ func (u *unguarded) Session() ServerSession { return u.session }
 // no carrier could bring the session back.
 func Begin(ctx context.Context, who ...Principal) (ServerSession, error) {
 	h := handleFrom(ctx)
-	if h == nil || !h.m.binds() {
+	switch {
+	case h != nil && h.m.stateless != nil && !h.m.binds():
+		return nil, h.m.refusal(h.base, errUnsupported("it has no ID, as it is not sealed"))
+	case h == nil || !h.m.binds():
 		return nil, ErrNoSession
 	}
 	if err := h.seen(ctx, who); err != nil {
@@ -279,6 +283,9 @@ func (h *handle) replace(old *held, by *named) (*held, error) {
 	}
 	l, err := h.m.createAnew(h, by, old)
 	if err == nil {
+		if b, ok := old.other.(*bearer); ok {
+			b.ends = whyReplaced
+		}
 		if _, err = h.m.end(old); errors.Is(err, errNoPlace) && old.owner() == "" && by.name() != "" {
 			err = nil // as for Renew
 		}

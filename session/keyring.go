@@ -11,7 +11,7 @@ import (
 
 // Keyring is the keys under which stateless sessions are sealed, see [WithKeyring]: a
 // current one, and former ones whose tokens are still good. All replicas have the same.
-// It is safe for concurrent use.
+// It is safe for concurrent use. Make one with [NewKeyring].
 //
 // A key is rotated in two steps, lest one replica gets what another one has sealed under
 // a key that it does not have yet: first the new key is made a former one everywhere,
@@ -19,17 +19,17 @@ import (
 // next call. The old key can be removed when what was sealed under it has ended by
 // itself: after the idle timeout, or if there is none, after the lifetime. Removed
 // before, as when it has leaked, it takes the sessions along.
-type Keyring struct{ ring *token.Ring }
+type Keyring struct{ ring token.Ring }
 
 // NewKeyring returns a ring with these keys, each of exactly 32 random bytes, such as
 // from crypto/rand; never a password. The error says which key is refused: one of
 // another length, of 32 times the same byte, or that is there already.
 func NewKeyring(current []byte, former ...[]byte) (*Keyring, error) {
-	ring, err := token.NewRing(current, former...)
-	if err != nil {
+	k := new(Keyring)
+	if err := k.ring.Set(current, former...); err != nil {
 		return nil, fmt.Errorf("session: NewKeyring: %w", err)
 	}
-	return &Keyring{ring}, nil
+	return k, nil
 }
 
 // Set replaces all keys, at once, while the ring is in use. If there is an error, which

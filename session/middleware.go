@@ -119,6 +119,11 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 	if c.session == nil {
 		return nil
 	}
+	if travels, ok := c.session.(*StatelessServerSession); ok {
+		if err := travels.takeUnset(); err != nil {
+			_ = m.reporter.report(ctx, c.session, "layover: an option was not set", err)
+		}
+	}
 	sent := incomingCookies(ctx, cookieName(c.session))
 	if c.session.Closed() {
 		if old, err := cookieToDelete(c.session, sent); err == nil && firstToTell(c.session) {
@@ -131,7 +136,7 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 		return err
 	}
 	cookie, err := CreateCookieForSession(c.session)
-	if err == nil && !c.hasToken(cookie.Value) && !hasCookie(sent, cookie) {
+	if err == nil && !c.hasToken(c.session, cookie.Value) && !hasCookie(sent, cookie) {
 		setCookie(ctx, grpc.SetTrailer, cookie)
 	}
 	return err

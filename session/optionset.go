@@ -46,6 +46,13 @@ func (o *optionSet) value(name string) *flight.SessionOptionValue {
 	return o.values[name]
 }
 
+// snapshot returns the options themselves, which nobody may change.
+func (o *optionSet) snapshot() map[string]*flight.SessionOptionValue {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return maps.Clone(o.values)
+}
+
 // GetSessionOptions returns a copy of all options.
 func (o *optionSet) GetSessionOptions() map[string]*flight.SessionOptionValue {
 	o.mu.RLock()

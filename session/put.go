@@ -48,9 +48,13 @@ func (h *handle) putIn(s ServerSession, name string, value *flight.SessionOption
 		return h.put(name, value)
 	case value.GetOptionValue() != nil:
 		return h.putInto(s, name, value)
-	case ours:
+	}
+	if err := h.late(); err != nil {
+		return err
+	}
+	if ours {
 		h.EraseSessionOption(name)
-	default:
+	} else {
 		h.erase(s, name)
 	}
 	return nil
@@ -67,7 +71,11 @@ func (h *handle) late() error {
 // putInto is put into a session.
 func (h *handle) putInto(s ServerSession, name string, value *flight.SessionOptionValue) error {
 	if travels, ok := s.(*StatelessServerSession); ok {
-		return travels.keep(name, value)
+		err := travels.keep(name, value)
+		if err == nil && travels.isLost() && !h.closed.Load() && h.m.config.policy != RenewDead {
+			err = errNotKept
+		}
+		return err
 	}
 	own, ok := s.(*statefulServerSession)
 	if !ok {

@@ -75,7 +75,7 @@ var errRenews = &callError{code: codes.Aborted, text: "the call renews its sessi
 
 // errUnsupported says that a session cannot be renewed, and for the log why.
 func errUnsupported(format string, args ...any) error {
-	return &callError{code: codes.Internal, text: "the session cannot be renewed", reason: "SESSION_FAILED",
+	return &callError{code: codes.Internal, text: "the session cannot be renewed or replaced", reason: "SESSION_FAILED",
 		sentinel: errors.ErrUnsupported, cause: fmt.Errorf("session: Renew: "+format, args...)}
 }
 

@@ -28,13 +28,14 @@ type Revocation struct {
 	Issued time.Time `json:"issued"`
 	// Until is when the last of its tokens ends by itself.
 	Until time.Time `json:"until"`
-	// Reason is why: "closed", or "renamed" if [Renew] gave it another ID.
+	// Reason is why: "closed", "renamed" if [Renew] gave it another ID, or "replaced" if
+	// [Begin] made another one.
 	Reason string `json:"reason"`
 }
 
 // errNoPlace says that a session cannot be closed.
 var errNoPlace = &callError{code: codes.ResourceExhausted, reason: "SESSION_NOT_CLOSED", retry: retryFull,
-	text: "the session cannot be closed: too many have been of late"}
+	text: "the session's tokens cannot be revoked: too many have been of late"}
 
 // errNotShared says that other replicas did not learn that a session is closed.
 var errNotShared = errors.New("session: sharing a revocation failed")
@@ -54,7 +55,7 @@ func (m *StatelessServerSessionManager) revoke(ctx context.Context, e revocation
 			m.revoked.Remove(e.ID)
 		}
 		return false, &callError{code: codes.Unavailable, reason: "SESSION_NOT_CLOSED", retry: retryFull,
-			text: "the session cannot be closed: the server's other replicas could not be told", cause: fmt.Errorf("%w: %w", errNotShared, err)}
+			text: "the session's tokens cannot be revoked: the server's other replicas could not be told", cause: fmt.Errorf("%w: %w", errNotShared, err)}
 	}
 	if _, err = m.revoked.Add(e); err != nil { // another call, for which it failed, may have taken it back
 		return false, errNoPlace
@@ -111,6 +112,12 @@ func (m *StatelessServerSessionManager) Revoke(r Revocation) error {
 	if !m.seals() {
 		return errors.New("session: Revoke: sessions without keys cannot be revoked")
 	}
+	switch {
+	case r.Until.IsZero():
+		return errors.New("session: Revoke: it does not say until when")
+	case r.Session == "" && (r.Principal == "" || r.Issued.IsZero()):
+		return errors.New("session: Revoke: it names neither a session, nor a principal and a time")
+	}
 	e := revocation.Entry{Principal: r.Principal, Issued: r.Issued, Until: r.Until, Why: r.Reason}
 	e.Why = reasonOf(e.Why)
 	if r.Session != "" {
@@ -145,8 +152,9 @@ func (m *StatelessServerSessionManager) Revocations() iter.Seq[Revocation] {
 // reasonOf returns why a session was closed, of which the list says something: of those
 // that were put together it is not known.
 func reasonOf(why string) string {
-	if why == whyRenamed {
-		return whyRenamed
+	switch why {
+	case whyRenamed, whyReplaced:
+		return why
 	}
 	return whyClosed
 }

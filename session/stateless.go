@@ -4,8 +4,10 @@
 package session
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -24,12 +26,14 @@ import (
 // [WithKeyring].
 type StatelessServerSession struct {
 	optionSet
-	manager  *StatelessServerSessionManager // that made it; nil: none
-	writes   sync.Mutex                     // held while it changes, or is written into a token
-	changes  uint64                         // how often its options were
-	encoded  int                            // bytes of its options, as they travel, if it is measured
-	measured bool                           // what its options take is known: before the first change nobody asks
-	identity                                // what it has if its manager has keys
+	manager   *StatelessServerSessionManager        // that made it; nil: none
+	writes    sync.Mutex                            // held while it changes, or is written into a token
+	changes   uint64                                // how often its options were
+	encoded   int                                   // bytes of its options, as they travel, if it is measured
+	undecided map[string]*flight.SessionOptionValue // what options had whose observers are being asked; nil: nothing
+	unset     error                                 // why an option was not set, if nobody was told
+	measured  bool                                  // what its options take is known: before the first change nobody asks
+	identity                                        // what it has if its manager has keys
 }
 
 // NewStatelessServerSession returns a session with these options, which it
@@ -69,11 +73,20 @@ func (s *StatelessServerSession) current(now time.Time) (string, error) {
 	return base64.StdEncoding.EncodeToString(b), nil
 }
 
-// marshal returns the options as they travel.
+// marshal returns the options as they travel. The caller holds writes.
 func (s *StatelessServerSession) marshal() ([]byte, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&flight.GetSessionOptionsResult{SessionOptions: s.values})
+	values := s.values
+	if len(s.undecided) > 0 {
+		values = maps.Clone(values)
+		for name, was := range s.undecided {
+			if values[name] = was; was == nil {
+				delete(values, name)
+			}
+		}
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&flight.GetSessionOptionsResult{SessionOptions: values})
 	if err != nil {
 		return nil, fmt.Errorf("session: an option cannot be encoded: %w", err)
 	}
@@ -81,10 +94,23 @@ func (s *StatelessServerSession) marshal() ([]byte, error) {
 }
 
 // SetSessionOption sets an option to a copy of value. A value without content,
-// or nil, erases it. After the session's end it does nothing, nor beyond the limits of
-// its manager, see [WithMaxCookie].
+// or nil, erases it. It does nothing beyond the limits of its manager, see
+// [WithMaxCookie]. After the session's end no token says it.
 func (s *StatelessServerSession) SetSessionOption(name string, value *flight.SessionOptionValue) {
-	_ = s.keep(name, value)
+	if err := s.keep(name, value); err != nil {
+		s.writes.Lock()
+		defer s.writes.Unlock()
+		s.unset = err
+	}
+}
+
+// takeUnset returns why an option was not set of late, of which nobody was told.
+func (s *StatelessServerSession) takeUnset() error {
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	err := s.unset
+	s.unset = nil
+	return err
 }
 
 // EraseSessionOption removes an option. It is idempotent.
@@ -95,7 +121,7 @@ func (s *StatelessServerSession) EraseSessionOption(name string) {
 	was := s.value(name)
 	s.optionSet.EraseSessionOption(name)
 	if was != nil {
-		s.changes++
+		s.changed(name)
 		s.encoded -= entrySize(name, was)
 	}
 }
@@ -110,7 +136,7 @@ func (s *StatelessServerSession) keep(name string, value *flight.SessionOptionVa
 	s.writes.Lock()
 	defer s.writes.Unlock()
 	was := s.value(name)
-	if proto.Equal(was, value) {
+	if equalValues(was, value) {
 		return nil
 	}
 	s.measure()
@@ -124,9 +150,48 @@ func (s *StatelessServerSession) keep(name string, value *flight.SessionOptionVa
 		}
 	}
 	s.set(name, value)
-	s.changes++
+	s.changed(name)
 	s.encoded = encoded
 	return nil
+}
+
+// changed counts a change, unless it is not decided about. The caller holds writes.
+func (s *StatelessServerSession) changed(name string) {
+	if _, wait := s.undecided[name]; !wait {
+		s.changes++
+	}
+}
+
+// equalValues reports whether two values travel as the same bytes; nil is like none.
+func equalValues(a, b *flight.SessionOptionValue) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	first, err := proto.Marshal(a)
+	second, err2 := proto.Marshal(b)
+	return err == nil && err2 == nil && bytes.Equal(first, second)
+}
+
+// wait has tokens say what an option has now until decide is called: its observer may
+// refuse a change that is about to be made, and a token that says otherwise would be
+// good for good.
+func (s *StatelessServerSession) wait(name string) {
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	if s.undecided == nil {
+		s.undecided = make(map[string]*flight.SessionOptionValue)
+	}
+	s.undecided[name] = s.value(name)
+}
+
+// decide is called when a change was accepted, or was undone.
+func (s *StatelessServerSession) decide(name string, accepted bool) {
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	was := s.undecided[name]
+	if delete(s.undecided, name); accepted && !equalValues(was, s.value(name)) {
+		s.changes++
+	}
 }
 
 // entrySize returns how many bytes an option takes in the message

@@ -38,18 +38,10 @@ func (h *handle) openStateless(ctx context.Context, greets bool) error {
 			return err
 		}
 	}
-	now := time.Now()
-	for _, text := range c.values() {
-		if text == "" && h.m.stateless.seals() {
-			continue
-		}
-		b, v := h.m.stateless.find(ctx, text, who, now)
-		if b != nil {
-			h.first.session, h.first.other, h.first.cookie = b.session, b, true
-			h.live.Store(&h.first)
-			return nil
-		}
-		h.bringVerdict(ctx, v, who.Name, greets)
+	b := h.m.stateless.choose(ctx, c.values(), who, time.Now(), func(v *verdict) { h.bringVerdict(ctx, v, who.Name, greets) })
+	if b != nil {
+		h.first.session, h.first.other, h.first.cookie = b.session, b, true
+		h.live.Store(&h.first)
 	}
 	return nil
 }
@@ -65,7 +57,10 @@ func (h *handle) bringVerdict(ctx context.Context, v *verdict, caller string, gr
 	if v.found && m.tellings.deleted(m.tellingOf(v.name, caller), time.Now()) {
 		d.why, d.held = whyRenamed, true // to this caller, a moment ago: its cookie is on its way
 	}
-	if d.why != whyGarbage || m.config.policy == StrictDead && m.stateless.seals() {
+	if v.id != (token.ID{}) {
+		d.lingers = m.stateless.inUse.has(v.id)
+	}
+	if d.why != whyGarbage || m.config.policy == StrictDead {
 		d.mark, d.key = m.fingerprint(v.name), m.tellingOf(v.name, caller)
 		h.bring(d)
 	}
@@ -115,6 +110,9 @@ func (h *handle) speak(b *bearer) (sent bool, _ error) {
 	text, err := s.current(time.Now())
 	if err != nil || b.has(text) || b.m.hasRevoked(s) {
 		return false, err
+	}
+	if len(b.m.cookie)+len("=")+len(text) > b.m.maxCookie { // with what an option had that is being changed; it is sent later
+		return false, nil
 	}
 	b.known, b.knows, b.spoke = text, true, true
 	h.sendCookie((&http.Cookie{Name: b.m.cookie, Value: text}).String())
@@ -200,7 +198,8 @@ func (r *statelessRenewal) mayStay(err error) bool {
 	return r.moved && r.caller == "" && errors.Is(err, errNoPlace)
 }
 
-// move has the session be found by its new ID, and its client learn of it.
+// move has the session be found by its new ID, of which its client learns by the header:
+// that of a stream waits for the renewal.
 func (r *statelessRenewal) move() error {
 	s, m := r.b.session, r.b.m
 	s.writes.Lock()
@@ -216,15 +215,8 @@ func (r *statelessRenewal) move() error {
 		r.h.give(r.next.Name)
 	}
 	m.inUse.move(s, s.id)
-	r.b.id = s.id
-	text, err := s.current(time.Now())
-	if err == nil {
-		err = r.h.header("set-cookie", (&http.Cookie{Name: m.cookie, Value: text}).String())
-	}
-	if err == nil {
-		r.b.known, r.b.knows, r.b.spoke = text, true, true
-	}
-	return err
+	r.b.id = s.id // it is announced when the header leaves, once, with what changes until then
+	return nil
 }
 
 // check returns why the session cannot be renewed.

@@ -29,6 +29,7 @@ type bearer struct {
 	known   string   // the token that its client has, as far as the call knows; likewise
 	knows   bool     // it has one; likewise
 	spoke   bool     // this call has sent it; likewise
+	ends    string   // why the call ends it; empty: it is closed
 	changes uint64   // of a session that is not sealed, when the call began
 }
 
@@ -50,6 +51,9 @@ func (b *bearer) Release() {
 		b.m.inUse.leave(b.session)
 	}
 }
+
+// isShared reports whether other calls of this process use the session.
+func (b *bearer) isShared() bool { return b.m.seals() && b.m.inUse.shared(b.session) }
 
 // Format prints nothing of the token.
 func (b *bearer) Format(f fmt.State, _ rune) { fmt.Fprint(f, "lease of a stateless session") }
@@ -73,16 +77,47 @@ type verdict struct {
 	name  string // stands for the session, or the token
 	owner string // another principal, or nobody, whose it is
 	found bool   // there is such an owner
+	id    token.ID
 	more  string // for the log
 }
 
 // What becomes of tokens beside the reasons of a store, see lostTexts.
 var (
-	whyClosed  = layover.ReasonClosed.String()
-	whyRenamed = layover.ReasonRenamed.String()
+	whyClosed   = layover.ReasonClosed.String()
+	whyRenamed  = layover.ReasonRenamed.String()
+	whyIdle     = layover.ReasonIdle.String()
+	whyReplaced = layover.ReasonReplaced.String()
 )
 
 const whyUnsealed = "unsealed"
+
+// choose returns the first session of the caller that the values of cookies hold, and
+// tells of those before it why they do not. Sealed tokens come before others, which
+// anybody can have put into a jar.
+func (m *StatelessServerSessionManager) choose(ctx context.Context, texts []string, who Principal, now time.Time, tell func(*verdict)) *bearer {
+	var plain []string
+	for _, text := range texts {
+		if text == "" && m.seals() {
+			continue
+		}
+		switch b, v := m.find(ctx, text, who, now); {
+		case b != nil:
+			return b
+		case v.why == whyUnsealed:
+			plain = append(plain, text)
+		default:
+			tell(v)
+		}
+	}
+	for _, text := range plain {
+		b, v := m.findPlain(ctx, text, who, now)
+		if b != nil {
+			return b
+		}
+		tell(v)
+	}
+	return nil
+}
 
 // find returns the session that a token holds, if it is the caller's, or why not.
 func (m *StatelessServerSessionManager) find(ctx context.Context, text string, who Principal, now time.Time) (*bearer, *verdict) {
@@ -90,17 +125,12 @@ func (m *StatelessServerSessionManager) find(ctx context.Context, text string, w
 		return nil, &verdict{why: whyUnknown, held: true, name: text, more: "the cookie is larger than WithMaxCookie allows"}
 	}
 	if !m.seals() {
-		s, err := decodeStatelessToken(text)
-		if err != nil {
-			return nil, &verdict{why: whyGarbage, name: text}
-		}
-		s.manager = m
-		return &bearer{m: m, ctx: ctx, session: s, known: text, knows: true}, nil
+		return m.findOpen(ctx, text)
 	}
 	c, err := m.open(text)
 	switch {
 	case errors.Is(err, token.ErrForm):
-		return m.findPlain(ctx, text, who, now)
+		return nil, &verdict{why: whyUnsealed}
 	case errors.Is(err, token.ErrKey): // its form must do; who makes one up deceives nobody but itself
 		m.unknownKey.Add(1)
 		return nil, &verdict{why: whyUnknown, held: true, name: text, more: "its key is not in the ring"}
@@ -111,16 +141,38 @@ func (m *StatelessServerSessionManager) find(ctx context.Context, text string, w
 	if subtle.ConstantTimeCompare([]byte(c.Principal), []byte(who.Name)) == 0 {
 		return nil, &verdict{why: whyGarbage, name: c.ID.String(), owner: sourceOfOwner(c.Principal), found: true}
 	}
-	if why, more := m.over(c, now); why != "" {
-		return nil, &verdict{why: why, held: c.Held || len(c.values) > 0, name: c.ID.String(), more: more}
+	why, more := m.over(c, now)
+	var s *StatelessServerSession
+	switch why {
+	case "":
+		if s = m.inUse.join(c, m); s == nil {
+			why = whyClosed
+		}
+	case whyIdle:
+		s = m.inUse.rejoin(c)
 	}
-	s := m.inUse.join(c, m)
+	if s == nil {
+		return nil, &verdict{why: why, held: c.Held || len(c.values) > 0, name: c.ID.String(), id: c.ID, more: more}
+	}
 	s.writes.Lock()
 	defer s.writes.Unlock()
 	if who.Name != "" {
 		s.prove(who.Expires)
 	}
 	return &bearer{m: m, ctx: ctx, session: s, id: c.ID, known: text, knows: true}, nil
+}
+
+// findOpen is find for sessions without keys.
+func (m *StatelessServerSessionManager) findOpen(ctx context.Context, text string) (*bearer, *verdict) {
+	s, err := decodeStatelessToken(text)
+	switch {
+	case err != nil && token.HasForm(text): // as before keys were taken away
+		return nil, &verdict{why: whyUnknown, held: true, name: text, more: "it is sealed, and there are no keys"}
+	case err != nil:
+		return nil, &verdict{why: whyGarbage, name: text}
+	}
+	s.manager = m
+	return &bearer{m: m, ctx: ctx, session: s, known: text, knows: true}, nil
 }
 
 // sourceOfOwner returns the source that a principal is; empty: none.
@@ -147,7 +199,7 @@ func (m *StatelessServerSessionManager) over(c *content, now time.Time) (why, mo
 		!c.Expires.IsZero() && passed(c.Expires, m.refresh): // a later proof may not be in it yet
 		return layover.ReasonLifetime.String(), ""
 	case m.idle > 0 && passed(c.Used, m.idle+m.refresh): // nor a later use
-		return layover.ReasonIdle.String(), ""
+		return whyIdle, ""
 	}
 	return "", ""
 }
@@ -198,12 +250,10 @@ func (m *StatelessServerSessionManager) findPlain(ctx context.Context, text stri
 		return nil, &verdict{why: whyUnknown, held: true, name: text, more: err.Error()}
 	}
 	b.known, b.knows = text, true
-	for _, w := range m.plain.wishes(old.values) {
-		if w.option == nil || w.readOnly || len(w.names) != 1 {
-			continue
-		}
-		if v, err := w.option.accept(old.values[w.names[0]]); err == nil {
-			_ = b.session.keep(w.option.info().Name, v) // what does not fit is left behind
+	asked := setting{ctx: ctx, schema: m.plain, asked: old.values}
+	for _, w := range asked.valid() {
+		if w.option != nil {
+			_ = b.session.keep(w.option.info().Name, w.value) // what does not fit is left behind
 		}
 	}
 	return b, nil

@@ -41,6 +41,9 @@ type StatelessServerSessionManager struct {
 	opened, future, unknownKey, forged atomic.Uint64
 }
 
+// longest is what a timeout is taken for that is longer: sums of some must not overflow.
+const longest = 50 * 365 * 24 * time.Hour
+
 // refreshes is how many times in an idle timeout a session gets a token at most, only
 // because it was used.
 const refreshes = 16
@@ -67,8 +70,8 @@ func NewStatelessServerSessionManager(opts ...StatelessSessionManagerOption) *St
 		return m
 	}
 	m.plainUntil, m.plain = c.plainUntil, c.plain
-	m.keys, m.sealer = c.keys.ring, token.NewSealer(c.keys.ring, c.cookie, c.audience)
-	m.idle, m.lifetime, m.skew = c.idle, c.lifetime, c.skew
+	m.keys, m.sealer = &c.keys.ring, token.NewSealer(&c.keys.ring, c.cookie, c.audience)
+	m.idle, m.lifetime, m.skew = min(c.idle, longest), min(c.lifetime, longest), min(c.skew, longest)
 	if m.refresh = m.idle / refreshes; m.idle == 0 {
 		m.refresh = m.lifetime / refreshes
 	}
@@ -137,13 +140,16 @@ func (m *StatelessServerSessionManager) GetSession(ctx context.Context) (ServerS
 			return nil, err
 		}
 	}
-	for _, c := range cookies {
-		if b, _ := m.find(ctx, c.Value, Principal{Name: caller}, time.Now()); b != nil {
-			callFrom(ctx).keep(b)
-			return b.session, nil
-		}
+	texts := make([]string, len(cookies))
+	for i, c := range cookies {
+		texts[i] = c.Value
 	}
-	return nil, ErrNoSession
+	b := m.choose(ctx, texts, Principal{Name: caller}, time.Now(), func(*verdict) {})
+	if b == nil {
+		return nil, ErrNoSession
+	}
+	callFrom(ctx).keep(b)
+	return b.session, nil
 }
 
 // CloseSession revokes the tokens of a sealed session, see [WithRevocation], which can
@@ -159,7 +165,7 @@ func (m *StatelessServerSessionManager) CloseSession(session ServerSession) erro
 	if !ok || s.manager != m || !m.seals() {
 		return nil
 	}
-	_, err := m.end(context.Background(), s)
+	_, err := m.end(context.Background(), s, whyClosed)
 	return err
 }
 
@@ -226,6 +232,9 @@ func (m *StatelessServerSessionManager) admits(s *StatelessServerSession, name s
 
 // admitsFirst is admits for the first option of a session that is not there yet.
 func (m *StatelessServerSessionManager) admitsFirst(owner, name string, value *flight.SessionOptionValue) error {
+	if err := m.admitsOwner(owner, 0); err != nil {
+		return err
+	}
 	s := &StatelessServerSession{manager: m}
 	s.owner = owner
 	return m.admits(s, name, value, entrySize(name, value))
@@ -252,21 +261,25 @@ func (m *StatelessServerSessionManager) cookieSize(owner string, encoded int) in
 
 // end revokes a session, unless there is no token of it. It reports whether that was not
 // over before.
-func (m *StatelessServerSessionManager) end(ctx context.Context, s *StatelessServerSession) (ended bool, err error) {
+func (m *StatelessServerSessionManager) end(ctx context.Context, s *StatelessServerSession, why string) (ended bool, err error) {
 	if !m.seals() {
 		return !s.Closed(), s.Close()
 	}
 	s.writes.Lock()
-	r := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: whyClosed}
+	r := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: why}
 	s.ending++ // from now on it is neither renewed, nor does anybody get a token of it
-	unsaid := s.said.text == ""
+	unsaid, over := s.said.text == "", s.over
 	s.writes.Unlock()
 	defer func() {
 		s.writes.Lock()
 		s.ending--
+		s.over = s.over || err == nil
 		s.writes.Unlock()
 	}()
-	if unsaid {
+	switch {
+	case over:
+		return false, nil
+	case unsaid:
 		return !s.closed.Swap(true), nil
 	}
 	if ended, err = m.revoke(ctx, r); err == nil {

@@ -18,6 +18,7 @@ type StatelessSessionManagerOption func(*statelessConfig)
 
 type statelessConfig struct {
 	keys       *Keyring
+	protects   bool // keys were given
 	audience   string
 	cookie     string
 	idle       time.Duration
@@ -73,7 +74,10 @@ const minCookie = 512 // bytes
 func (c *statelessConfig) check() error {
 	var errs []error
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if c.keys == nil && len(c.sealedOnly) > 0 {
+	switch {
+	case c.protects && (c.keys == nil || c.keys.ring.Empty()):
+		refuse("a ring without keys: make one with NewKeyring, and look at its error")
+	case c.keys == nil && len(c.sealedOnly) > 0:
 		refuse("%s: these need WithKeyring", strings.Join(c.sealedOnly, ", "))
 	}
 	if !isToken(c.cookie) || c.cookie == StatefulSessionCookieName {
@@ -110,9 +114,10 @@ func sealedOption(name string, set func(*statelessConfig)) StatelessSessionManag
 // WithKeyring has sessions be sealed: their tokens are encrypted and authenticated
 // (AES-256-GCM, a key for each token derived from the current one of the ring by HKDF,
 // RFC 5869), belong to a principal, and end. Tokens that are not sealed are refused, see
-// [WithPlainTokensUntil]. Default, and nil: no keys, and Apache's format.
+// [WithPlainTokensUntil]. Default: no keys, and Apache's format. A ring that is nil or
+// has no keys is refused, lest tokens are not protected that should be.
 func WithKeyring(k *Keyring) StatelessSessionManagerOption {
-	return func(c *statelessConfig) { c.keys = k }
+	return func(c *statelessConfig) { c.keys, c.protects = k, true }
 }
 
 // WithAudience names the service that the tokens are for. What was sealed for one

@@ -95,3 +95,6 @@ func (r *Ring) find(id KeyID) *key {
 	}
 	return nil
 }
+
+// Empty reports whether there are no keys yet, as in a zero ring.
+func (r *Ring) Empty() bool { return len(r.all()) == 0 }

@@ -81,8 +81,8 @@ func (s *Sealer) seal(k *key, w *worker, appendPayload func([]byte) []byte) stri
 //
 // Errors: ErrForm, ErrKey, ErrForged.
 func (s *Sealer) Open(token string) (Claims, KeyID, error) {
-	b, err := encoding.DecodeString(token)
-	if err != nil || encoding.EncodedLen(len(b)) != len(token) || len(b) < minToken || b[0] != Version {
+	b, ok := decode(token)
+	if !ok {
 		return Claims{}, KeyID{}, ErrForm
 	}
 	id := KeyID(b[1:saltAt])
@@ -114,4 +114,16 @@ func (s *Sealer) Size(principal string, options int) int {
 func (s *Sealer) associated(w *worker, token []byte) []byte {
 	w.associated = append(append(w.associated[:0], token[:saltAt]...), s.bounds...)
 	return w.associated
+}
+
+// decode returns the bytes of a token.
+func decode(token string) ([]byte, bool) {
+	b, err := encoding.DecodeString(token)
+	return b, err == nil && encoding.EncodedLen(len(b)) == len(token) && len(b) >= minToken && b[0] == Version
+}
+
+// HasForm reports whether a text has the form of a token of this version.
+func HasForm(token string) bool {
+	_, ok := decode(token)
+	return ok
 }
