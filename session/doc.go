@@ -71,17 +71,23 @@
 //	                                                because its cookie never came back
 //	a call longer     keeps its session             keeps it if its client reads trailers,
 //	than that                                       as Java and .NET do not after data
+//	what is set after is kept                       is kept by such clients alone, and by
+//	the first message                               none that drops the cookies of a stream
+//	                                                that fails, as arrow-go's does
+//	the proof of its  is its end                    is its end, up to a sixteenth of the
+//	principal                                       idle timeout and the clock skew late
 //	lifetime          a tenth shorter, at random    to the clock skew
-//	options           are the same for all calls    are for calls of one process at a time;
-//	                                                on several replicas, or of answers that
-//	                                                cross, the last cookie wins
+//	options           are the same for all calls    are for calls of one process that use it
+//	                                                at the same time; on several replicas,
+//	                                                or of answers that cross on their way,
+//	                                                the last cookie wins
 //	an old token      is the same session           restores the options that it has, while
 //	                                                no other call of the process uses the
 //	                                                session: what a client may do is not
 //	                                                to be kept in it
-//	CloseSession      CLOSED, or CLOSING while      CLOSED; other calls keep its options
-//	                  other calls use it            until they have ended. It may fail with
-//	                                                SESSION_NOT_CLOSED, see [WithRevocation]
+//	CloseSession      CLOSED, or CLOSING while      likewise, of calls of this process; it
+//	                  other calls use it            may fail with SESSION_NOT_CLOSED, see
+//	                                                [WithRevocation]
 //	after a restart   it is gone, and its client    it goes on; what was closed is forgotten,
 //	                  told                          see Revocations of the manager
 //	a full server     somebody's session leaves     there is none

@@ -51,7 +51,8 @@ type Renewable interface {
 // own and not [Renewable], in a [LeaseStore] that is not of this package, or
 // travels whole in its cookie and is not sealed ([errors.ErrUnsupported]); that the old
 // ID of a sealed one cannot be revoked, see [WithRevocation], unless it was nobody's and
-// becomes the principal's; and [ErrNoSession] outside
+// becomes the principal's, or that it would not fit its cookie with the name of its new
+// principal ([ErrOptionLimit]); and [ErrNoSession] outside
 // of [NewServerMiddleware].
 func Renew(ctx context.Context, who ...Principal) error {
 	h := handleFrom(ctx)

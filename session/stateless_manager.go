@@ -54,7 +54,9 @@ const refreshes = 16
 //
 // Without options the tokens are those of Apache's package. They are NOT protected:
 // clients can read, change and replay them. A cookie that is no token counts as no
-// cookie.
+// cookie. Unlike Apache's, a cookie has 4 KiB at most, see [WithMaxCookie]: larger ones
+// are not taken, and an option that would make one is refused, or under Apache's shape of
+// middleware, which cannot, is not set, and logged.
 //
 // [WithKeyring] has them be sealed. Such sessions belong to a principal, idle out, and
 // can be closed, as stateful ones. A token that was good once stays so until the session
@@ -153,7 +155,9 @@ func (m *StatelessServerSessionManager) GetSession(ctx context.Context) (ServerS
 }
 
 // CloseSession revokes the tokens of a sealed session, see [WithRevocation], which can
-// fail. Of others there is nothing to remove.
+// fail. Of others there is nothing to remove. It is called when a call has ended, under
+// Apache's shape of middleware and under a manager that wraps this one; handlers that want
+// to know use [End], or that of [BaseServer].
 func (m *StatelessServerSessionManager) CloseSession(session ServerSession) error {
 	if h, ok := session.(*handle); ok {
 		return h.Close()

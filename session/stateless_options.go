@@ -127,8 +127,9 @@ func WithAudience(name string) StatelessSessionManagerOption {
 }
 
 // WithTokenCookie names the cookie of stateless sessions. A sealed token is worth
-// something only in the cookie for which it was sealed. Default, and empty:
-// [StatelessSessionCookieName].
+// something only in the cookie for which it was sealed. Of another name the interceptors
+// know only if the manager is not wrapped in one that is not of this package. Default, and
+// empty: [StatelessSessionCookieName].
 func WithTokenCookie(name string) StatelessSessionManagerOption {
 	return func(c *statelessConfig) { c.cookie = cmp.Or(name, StatelessSessionCookieName) }
 }
@@ -185,12 +186,14 @@ func WithPlainTokensUntil(t time.Time, s *Schema) StatelessSessionManagerOption 
 // principal that has closed most are put together: all sessions of that principal that
 // had begun by then are closed. Anonymous sessions, which would all be of one, take at
 // most half of the places. If there is no place, CloseSession fails, with
-// RESOURCE_EXHAUSTED, and the session stays.
+// RESOURCE_EXHAUSTED, and the session stays; but no login fails for the anonymous session
+// before it.
 //
 // share, if it is not nil, has other replicas learn that a session is closed; they pass
 // it to [StatelessServerSessionManager.Revoke]. It is called with the context of the
-// call that closes the session, which waits for it. If it fails, so does that call, and
-// the session stays. Default: [DefaultMaxRevoked], nobody.
+// call that closes the session, which waits for it, or if that is closed when its call
+// has ended, see CloseSession of the manager, without one that ends. If it fails, so does
+// that call, and the session stays. Default: [DefaultMaxRevoked], nobody.
 func WithRevocation(maximum int, share func(context.Context, Revocation) error) StatelessSessionManagerOption {
 	return sealedOption("WithRevocation", func(c *statelessConfig) { c.revoked, c.share = maximum, share })
 }
