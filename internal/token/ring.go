@@ -62,7 +62,10 @@ func (r *Ring) Set(current []byte, former ...[]byte) error {
 func (r *Ring) Has(id KeyID) bool { return r.find(id) != nil }
 
 // IsCurrent reports whether tokens are sealed under that key.
-func (r *Ring) IsCurrent(id KeyID) bool { return r.current().id == id }
+func (r *Ring) IsCurrent(id KeyID) bool {
+	keys := r.all()
+	return len(keys) > 0 && keys[0].id == id
+}
 
 // Format prints how many keys there are, whatever the verb is, and nothing of them.
 func (r *Ring) Format(f fmt.State, _ rune) {

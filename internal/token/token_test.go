@@ -111,6 +111,115 @@ func TestATokenSaysWhatWasSealed(t *testing.T) {
 	})
 }
 
+// Whatever a time is, it is sealed, as the nearest one that a token can say; and a
+// proof that has ended never becomes one that does not.
+func TestAbsurdTimesAreSealedAsTheNearest(t *testing.T) {
+	s := newSealer(t, "a")
+	first, last := time.UnixMilli(0).UTC(), time.UnixMilli(253402300799999).UTC()
+	soon := time.Date(2030, 1, 2, 3, 4, 5, 678_900_000, time.FixedZone("", 3600))
+	cut := time.Date(2030, 1, 2, 2, 4, 5, 678_000_000, time.UTC)
+	for _, x := range []struct{ time, want time.Time }{
+		{soon, cut},
+		{time.Time{}, first},
+		{first.Add(-1), first},
+		{first, first},
+		{last, last},
+		{last.Add(time.Millisecond - 1), last},
+		{last.Add(time.Millisecond), last},
+		{time.Unix(1<<62, 0), last},
+		{time.Unix(-1<<62, 999_999_999), first},
+		{time.Unix(-1<<63, 0), first},
+	} {
+		for _, other := range []time.Time{{}, first, soon, last, time.Unix(1<<62, 0)} {
+			c, _, err := s.Open(s.Seal(&token.Claims{Issued: x.time, Used: other, Expires: x.time}))
+			if err != nil {
+				t.Fatalf("%v, %v: %v", x.time, other, err)
+			}
+			if !c.Issued.Equal(x.want) || c.Used.Before(c.Issued) || c.Used.After(last) {
+				t.Errorf("%v, %v: issued %v, used %v", x.time, other, c.Issued, c.Used)
+			}
+			if expires := c.Expires; x.time.IsZero() != expires.IsZero() {
+				t.Errorf("%v: expires %v", x.time, expires)
+			} else if !expires.IsZero() && expires.Sub(x.want) > time.Millisecond {
+				t.Errorf("%v: expires %v, want %v", x.time, expires, x.want)
+			}
+		}
+	}
+	c, _, err := s.Open(s.Seal(&token.Claims{Issued: soon, Used: soon.Add(-time.Hour)}))
+	if err != nil || !c.Used.Equal(cut) {
+		t.Errorf("used before it was issued: %v, %v", c.Used, err)
+	}
+}
+
+// No two tokens are the same, nor are any two salts or nonces.
+func TestNoTwoTokensAreTheSame(t *testing.T) {
+	s := newSealer(t, "a")
+	seen := make(map[string]bool)
+	for range 100 {
+		b := decode(t, s.Seal(&token.Claims{}))
+		for _, part := range []string{string(b[5:21]), string(b[21:33])} {
+			if seen[part] {
+				t.Fatalf("%x is used again", part)
+			}
+			seen[part] = true
+		}
+	}
+}
+
+// Size is never below what a token has, and of tokens as they are in our days not far
+// above: they differ by what their numbers could grow.
+func TestSizeIsAnUpperBoundNearTheTruth(t *testing.T) {
+	s := newSealer(t, "a")
+	farthest := token.Claims{Issued: time.UnixMilli(1 << 43), Used: time.Unix(1<<50, 0), Expires: time.Unix(1<<50, 0), Change: 1<<64 - 1}
+	rapid.Check(t, func(t *rapid.T) {
+		c := someClaims.Draw(t, "claims")
+		c.Principal = strings.Repeat("p", rapid.SampledFrom([]int{0, 1, 127, 128, 129, 16383, 16384}).Draw(t, "principal"))
+		size := s.Size(c.Principal, len(c.Options))
+		if n := len(s.Seal(&c)); n > size {
+			t.Fatalf("%d, but it is %d", size, n)
+		}
+		now := time.UnixMilli(rapid.Int64Range(1.7e12, 4e12).Draw(t, "now"))
+		c.Issued, c.Used, c.Expires, c.Change = now, now.Add(time.Hour), now.Add(time.Hour), 1
+		if n := len(s.Seal(&c)); n > size || n < size-20 {
+			t.Fatalf("%d, but it is %d in our days", size, n)
+		}
+		c.Used, c.Expires, c.Change = now, time.Time{}, 0
+		if n := len(s.Seal(&c)); n > size || n < size-30 {
+			t.Fatalf("%d, but it is %d of a new session", size, n)
+		}
+		c.Issued, c.Used, c.Expires, c.Change = farthest.Issued, farthest.Used, farthest.Expires, farthest.Change
+		if n := len(s.Seal(&c)); n != size {
+			t.Fatalf("%d, but it is %d at the most", size, n)
+		}
+	})
+}
+
+// The options of a token that was opened are the caller's: it may change and append to
+// them.
+func TestOptionsAreTheCallers(t *testing.T) {
+	s := newSealer(t, "a")
+	text := s.Seal(&token.Claims{Options: []byte("options")})
+	for range 3 {
+		c, _, err := s.Open(text)
+		if err != nil || string(c.Options) != "options" {
+			t.Fatalf("%q, %v", c.Options, err)
+		}
+		clear(append(c.Options, "longer than what was there before, and than the tag"...))
+		clear(c.Options)
+		s.Seal(&token.Claims{Options: []byte("other")})
+	}
+}
+
+// An ID is written as base64url, and no two are the same.
+func TestIDsDiffer(t *testing.T) {
+	if got := (token.ID{0xfb, 0xff}).String(); got != "-_8AAAAAAAAAAAAAAAAAAA" {
+		t.Error(got)
+	}
+	if a, b := token.NewID(), token.NewID(); a == b || a.String() == b.String() {
+		t.Errorf("%v, %v", a, b)
+	}
+}
+
 // A token opens for the cookie and the audience that it was sealed for, nowhere else.
 func TestATokenIsBoundToItsCookieAndAudience(t *testing.T) {
 	r := newRing(t, "a")
