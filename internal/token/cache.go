@@ -93,27 +93,30 @@ func (c *Cache[V]) Get(token string) (v V, ok bool) {
 	return v, false
 }
 
-// Put remembers a value of that many bytes for a token, if it is worth it. It does not
-// wait: the value is found some time later. The token's own bytes are added.
+// Put remembers a value of that many bytes for a token, if it is worth it, instead of
+// one that is remembered already. The token's own bytes are added. The value is found
+// some time later: if another one is put before that, either may be found. Nothing is
+// kept that needs more than an eighth of the cache.
 func (c *Cache[V]) Put(token string, v V, bytes int64) {
-	cost := max(bytes, 0) + int64(len(token)) + overhead
-	if cost > c.maxKept || cost > c.maxWaiting {
+	cost := min(max(bytes, 0), c.maxWaiting) + int64(len(token)) + overhead
+	if cost > c.maxWaiting {
+		c.Remove(token)
 		return
 	}
 	hash := c.hash(token)
 	g := &c.gates[hash%gates]
+	c.start(g)
 	g.RLock()
 	defer g.RUnlock()
 	if c.kept == nil {
-		g.RUnlock()
-		c.start()
-		g.RLock()
-		if c.kept == nil {
-			return // closed
-		}
+		return // it is closed
 	}
-	if c.waiting.Add(cost) > c.maxWaiting {
-		c.waiting.Add(-cost) // they are put faster than they are kept
+	full := c.waiting.Add(cost) > c.maxWaiting // they are put faster than they are kept
+	if old, replaces := c.kept.Get(hash); replaces && (full || old.cost < cost) {
+		c.kept.Del(hash) // rather none than an old one; and for growth, no room would be made
+	}
+	if full {
+		c.waiting.Add(-cost)
 		return
 	}
 	// The token may be a piece of a long header, which need not be kept.
@@ -124,7 +127,8 @@ func (c *Cache[V]) Put(token string, v V, bytes int64) {
 	}
 }
 
-// Remove forgets what was put for a token.
+// Remove forgets what was put for a token. When it returns, that is not found any more,
+// so it waits until what was put before is kept.
 func (c *Cache[V]) Remove(token string) {
 	hash := c.hash(token)
 	g := &c.gates[hash%gates]
@@ -132,6 +136,7 @@ func (c *Cache[V]) Remove(token string) {
 	defer g.RUnlock()
 	if c.kept != nil {
 		c.kept.Del(hash)
+		c.kept.Wait() // else what waits would be found, until its removal follows it
 	}
 }
 
@@ -171,18 +176,27 @@ func (c *Cache[V]) Stats() (s CacheStats) {
 	return s
 }
 
-// start starts the cache, unless it was.
-func (c *Cache[V]) start() {
-	c.lock()
-	defer c.unlock()
-	if c.kept != nil || c.closed {
+// start starts the cache, unless it was. Any gate tells.
+func (c *Cache[V]) start(g *gate) {
+	g.RLock()
+	done := c.kept != nil || c.closed
+	g.RUnlock()
+	if done {
 		return
 	}
+	c.lock()
+	defer c.unlock()
+	if c.kept == nil && !c.closed {
+		c.kept = c.newKept()
+	}
+}
+
+func (c *Cache[V]) newKept() *ristretto.Cache[uint64, *opened[V]] {
 	kept, err := ristretto.NewCache(&ristretto.Config[uint64, *opened[V]]{
 		NumCounters: max(10*c.maxKept/usual, 1000), // ten times the values, as it advises
 		MaxCost:     c.maxKept,
 		BufferItems: 64,
-		KeyToHash:   func(hash uint64) (uint64, uint64) { return hash, 0 }, // Get compares tokens
+		KeyToHash:   func(hash uint64) (uint64, uint64) { return hash, 0 }, // Get compares the tokens
 		Cost: func(o *opened[V]) int64 {
 			c.arrived(o)
 			return o.cost
@@ -197,7 +211,7 @@ func (c *Cache[V]) start() {
 	if err != nil {
 		panic(err) // only of sizes that are not above zero
 	}
-	c.kept = kept
+	return kept
 }
 
 // arrived notes that a value does not wait any more. It is called before others can

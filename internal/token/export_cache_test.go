@@ -15,5 +15,8 @@ func (c *Cache[V]) Wait() {
 	}
 }
 
+// Occupy has a cost wait that nothing was put for.
+func (c *Cache[V]) Occupy(cost int64) { c.waiting.Add(cost) }
+
 // Waiting returns the cost of what was put, but is neither kept nor refused.
 func (c *Cache[V]) Waiting() int64 { return c.waiting.Load() }
