@@ -142,7 +142,7 @@ func (r *reader) take(n uint64) []byte {
 		r.fail()
 		return nil
 	}
-	b := r.rest[:n:n]
+	b := r.rest[:n]
 	r.rest = r.rest[n:]
 	return b
 }

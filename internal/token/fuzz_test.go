@@ -5,7 +5,9 @@ package token_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +54,8 @@ func FuzzPayload(f *testing.F) {
 		f.Add(payload[:len(payload)-1])
 		f.Add(append([]byte{0xff}, payload[1:]...))
 	}
+	// It was used after the last time that there is.
+	f.Add(slices.Concat([]byte{0}, binary.AppendUvarint(nil, 253402300799999), []byte{1}, make([]byte, 19)))
 	for _, number := range []string{"\x80\x00", "\x80", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"} {
 		f.Add([]byte("\x01" + number + strings.Repeat("\x00", 30)))                // issued
 		f.Add([]byte("\x01\x00" + number + strings.Repeat("\x00", 30)))            // used

@@ -205,7 +205,7 @@ func wantNoKey(t *testing.T, text string, keys ...[]byte) {
 	for _, key := range keys {
 		for i := 0; i+4 <= len(key); i++ {
 			part := key[i : i+4]
-			numbers := strings.Trim(fmt.Sprint(part), "[]")
+			numbers := strings.Trim(fmt.Sprintf("%d", part), "[]")
 			for _, form := range []string{
 				string(part), numbers, strings.ReplaceAll(numbers, " ", ", "), hex.EncodeToString(part),
 				fmt.Sprintf("% x", part), strings.TrimPrefix(strings.TrimSuffix(fmt.Sprintf("%#v", part), "}"), "[]byte{"),

@@ -33,11 +33,18 @@ func decode(t rapid.TB, text string) []byte {
 	return b
 }
 
+// fewClaims are such that all that can be done to their token can be tried.
+var fewClaims = rapid.Custom(func(t *rapid.T) token.Claims {
+	c := someClaims.Draw(t, "claims")
+	c.Principal, c.Options = c.Principal[:min(len(c.Principal), 10)], c.Options[:min(len(c.Options), 30)]
+	return c
+})
+
 // No bit of a token can be changed.
 func TestNoBitOfATokenCanBeChanged(t *testing.T) {
 	s := newSealer(t, "a", "b")
 	rapid.Check(t, func(t *rapid.T) {
-		c := someClaims.Draw(t, "claims")
+		c := fewClaims.Draw(t, "claims")
 		b := decode(t, s.Seal(&c))
 		for i := range len(b) * 8 {
 			b[i/8] ^= 1 << (i % 8)
@@ -56,7 +63,7 @@ const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 func TestNoCharacterOfATokenCanBeChanged(t *testing.T) {
 	s := newSealer(t, "a", "b")
 	rapid.Check(t, func(t *rapid.T) {
-		c := someClaims.Draw(t, "claims")
+		c := fewClaims.Draw(t, "claims")
 		text := s.Seal(&c)
 		for i := range len(text) + 1 {
 			x := string(alphabet[rapid.IntRange(0, len(alphabet)-1).Draw(t, "character")])
@@ -88,10 +95,10 @@ func TestNoCharacterOfATokenCanBeChanged(t *testing.T) {
 func TestTokensCannotBeSpliced(t *testing.T) {
 	s := newSealer(t, "a")
 	rapid.Check(t, func(t *rapid.T) {
-		c := someClaims.Draw(t, "claims")
+		c := fewClaims.Draw(t, "claims")
 		other := c
 		if rapid.Bool().Draw(t, "others") {
-			other = someClaims.Draw(t, "other claims")
+			other = fewClaims.Draw(t, "other claims")
 		}
 		texts := []string{s.Seal(&c), s.Seal(&other)}
 		a, b := decode(t, texts[0]), decode(t, texts[1])
