@@ -50,8 +50,8 @@ type opened[V any] struct {
 
 // Costs in bytes.
 const (
-	// overhead is what a value costs beside itself and its token: about what the maps
-	// and the frequency sketch need for it.
+	// overhead is what a value costs beside itself and its token: a little more than
+	// the maps were measured to need for it.
 	overhead = 256
 	// usual is that of a token and its value, by which the sketch is measured.
 	usual = 1024
@@ -65,7 +65,8 @@ type CacheStats struct {
 
 // NewCache returns a cache that keeps values of up to maxBytes in all, with their
 // tokens and some overhead; and one of zero or less that keeps none. It starts
-// nothing: the first Put does, and takes some 400 kB for buffers.
+// nothing: the first Put does. That takes some 400 kB for buffers, and about a
+// twentieth of maxBytes to learn what is asked for often.
 func NewCache[V any](maxBytes int64) *Cache[V] {
 	seed := maphash.MakeSeed() // nobody outside can tell which tokens collide
 	waiting := maxBytes / 8
