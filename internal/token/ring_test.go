@@ -21,7 +21,7 @@ import (
 func TestAnOldTokenIsOpenedUntilItsKeyIsRemoved(t *testing.T) {
 	r := newRing(t, "a")
 	s := token.NewSealer(r, cookie, audience)
-	old := s.Seal(&token.Claims{Change: 1})
+	old := seal(s, &token.Claims{Change: 1})
 	_, a, err := s.Open(old)
 	if err != nil || !r.Has(a) || !r.IsCurrent(a) {
 		t.Fatalf("before: %v, has %t, current %t", err, r.Has(a), r.IsCurrent(a))
@@ -34,7 +34,7 @@ func TestAnOldTokenIsOpenedUntilItsKeyIsRemoved(t *testing.T) {
 	if err != nil || id != a || c.Change != 1 || !r.Has(a) || r.IsCurrent(a) {
 		t.Errorf("under the former key: %v, has %t, current %t", err, r.Has(a), r.IsCurrent(a))
 	}
-	young := s.Seal(&token.Claims{Change: 2})
+	young := seal(s, &token.Claims{Change: 2})
 	_, b, err := s.Open(young)
 	if err != nil || b == a || !r.Has(b) || !r.IsCurrent(b) {
 		t.Errorf("under the current key: %v, has %t, current %t", err, r.Has(b), r.IsCurrent(b))
@@ -54,7 +54,7 @@ func TestAnOldTokenIsOpenedUntilItsKeyIsRemoved(t *testing.T) {
 
 // A former key opens, wherever in the ring it is; another ring opens nothing.
 func TestATokenIsOpenedByItsKeyOnly(t *testing.T) {
-	text := newSealer(t, "a").Seal(&token.Claims{})
+	text := seal(newSealer(t, "a"), &token.Claims{})
 	for _, names := range [][]string{{"a"}, {"b", "a"}, {"b", "c", "a"}, {"b", "a", "c"}} {
 		if _, _, err := newSealer(t, names[0], names[1:]...).Open(text); err != nil {
 			t.Errorf("%v: %v", names, err)
@@ -69,7 +69,7 @@ const twin, otherTwin = "61192", "146500"
 
 // An id is a hint, not a proof: a key that happens to have the same one opens nothing.
 func TestAKeyWithTheSameIDOpensNothing(t *testing.T) {
-	text := newSealer(t, twin).Seal(&token.Claims{})
+	text := seal(newSealer(t, twin), &token.Claims{})
 	wantErr(t, newSealer(t, otherTwin), text, token.ErrForged)
 }
 
@@ -98,7 +98,7 @@ func TestBadKeysAreRefused(t *testing.T) {
 			wantNoKey(t, err.Error(), keys...)
 			r = newRing(t, "a", "b")
 			s := token.NewSealer(r, cookie, audience)
-			text := s.Seal(&token.Claims{})
+			text := seal(s, &token.Claims{})
 			if r.Set(keys[0], keys[1:]...) == nil {
 				t.Error("Set accepts them")
 			}
@@ -117,7 +117,7 @@ func TestKeysMayBeWiped(t *testing.T) {
 		t.Fatal(err)
 	}
 	clear(key)
-	text := token.NewSealer(r, cookie, audience).Seal(&token.Claims{})
+	text := seal(token.NewSealer(r, cookie, audience), &token.Claims{})
 	if _, _, err := newSealer(t, "a").Open(text); err != nil {
 		t.Error(err)
 	}
@@ -138,7 +138,7 @@ func TestKeysMayChangeWhileTokensAreSealed(t *testing.T) {
 					return
 				default:
 				}
-				c, id, err := s.Open(s.Seal(&token.Claims{Change: i}))
+				c, id, err := s.Open(seal(s, &token.Claims{Change: i}))
 				if err != nil || c.Change != i || !r.Has(id) {
 					t.Errorf("%d: %d, %v, has %t", i, c.Change, err, r.Has(id))
 					return
@@ -177,7 +177,7 @@ func TestARingWithoutKeysHasNone(t *testing.T) {
 func TestNoKeyIsPrinted(t *testing.T) {
 	r := newRing(t, "a", "b")
 	s := token.NewSealer(r, cookie, audience)
-	s.Seal(&token.Claims{})
+	seal(s, &token.Claims{})
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%c", "%U", "%p", "%T", "%08b", "%!"} {
 		if text := fmt.Sprintf(verb, r); text != "ring of 2 keys" && verb != "%p" && verb != "%T" && verb != "%!" {
 			t.Errorf("%s: %s", verb, text)

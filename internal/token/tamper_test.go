@@ -45,7 +45,7 @@ func TestNoBitOfATokenCanBeChanged(t *testing.T) {
 	s := newSealer(t, "a", "b")
 	rapid.Check(t, func(t *rapid.T) {
 		c := fewClaims.Draw(t, "claims")
-		b := decode(t, s.Seal(&c))
+		b := decode(t, seal(s, &c))
 		for i := range len(b) * 8 {
 			b[i/8] ^= 1 << (i % 8)
 			wantShut(t, s, base64.RawURLEncoding.EncodeToString(b), "a bit is flipped")
@@ -64,7 +64,7 @@ func TestNoCharacterOfATokenCanBeChanged(t *testing.T) {
 	s := newSealer(t, "a", "b")
 	rapid.Check(t, func(t *rapid.T) {
 		c := fewClaims.Draw(t, "claims")
-		text := s.Seal(&c)
+		text := seal(s, &c)
 		for i := range len(text) + 1 {
 			x := string(alphabet[rapid.IntRange(0, len(alphabet)-1).Draw(t, "character")])
 			wantShut(t, s, text[:i]+x+text[i:], "a character is inserted")
@@ -100,7 +100,7 @@ func TestTokensCannotBeSpliced(t *testing.T) {
 		if rapid.Bool().Draw(t, "others") {
 			other = fewClaims.Draw(t, "other claims")
 		}
-		texts := []string{s.Seal(&c), s.Seal(&other)}
+		texts := []string{seal(s, &c), seal(s, &other)}
 		a, b := decode(t, texts[0]), decode(t, texts[1])
 		for i := range min(len(a), len(b)) + 1 {
 			// From the front and, since they may differ in length, from the end.
@@ -123,7 +123,7 @@ func TestTokensCannotBeSpliced(t *testing.T) {
 // version has another form.
 func TestWhatIsNoTokenHasNotItsForm(t *testing.T) {
 	s := newSealer(t, "a")
-	text := s.Seal(&token.Claims{})
+	text := seal(s, &token.Claims{})
 	later := decode(t, text)
 	later[0] = token.Version + 1
 	for _, text := range []string{

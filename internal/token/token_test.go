@@ -103,7 +103,7 @@ func TestATokenSaysWhatWasSealed(t *testing.T) {
 	s := newSealer(t, "a")
 	rapid.Check(t, func(t *rapid.T) {
 		c := someClaims.Draw(t, "claims")
-		got, _, err := s.Open(s.Seal(&c))
+		got, _, err := s.Open(seal(s, &c))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestAbsurdTimesAreSealedAsTheNearest(t *testing.T) {
 		{time.Unix(-1<<63, 0), first},
 	} {
 		for _, other := range []time.Time{{}, first, soon, last, time.Unix(1<<62, 0)} {
-			c, _, err := s.Open(s.Seal(&token.Claims{Issued: x.time, Used: other, Expires: x.time}))
+			c, _, err := s.Open(seal(s, &token.Claims{Issued: x.time, Used: other, Expires: x.time}))
 			if err != nil {
 				t.Fatalf("%v, %v: %v", x.time, other, err)
 			}
@@ -145,7 +145,7 @@ func TestAbsurdTimesAreSealedAsTheNearest(t *testing.T) {
 			}
 		}
 	}
-	c, _, err := s.Open(s.Seal(&token.Claims{Issued: soon, Used: soon.Add(-time.Hour)}))
+	c, _, err := s.Open(seal(s, &token.Claims{Issued: soon, Used: soon.Add(-time.Hour)}))
 	if err != nil || !c.Used.Equal(cut) {
 		t.Errorf("used before it was issued: %v, %v", c.Used, err)
 	}
@@ -156,7 +156,7 @@ func TestNoTwoTokensAreTheSame(t *testing.T) {
 	s := newSealer(t, "a")
 	seen := make(map[string]bool)
 	for range 100 {
-		b := decode(t, s.Seal(&token.Claims{}))
+		b := decode(t, seal(s, &token.Claims{}))
 		for _, part := range []string{string(b[5:21]), string(b[21:33])} {
 			if seen[part] {
 				t.Fatalf("%x is used again", part)
@@ -175,20 +175,20 @@ func TestSizeIsAnUpperBoundNearTheTruth(t *testing.T) {
 		c := someClaims.Draw(t, "claims")
 		c.Principal = strings.Repeat("p", rapid.SampledFrom([]int{0, 1, 127, 128, 129, 16383, 16384}).Draw(t, "principal"))
 		size := s.Size(c.Principal, len(c.Options))
-		if n := len(s.Seal(&c)); n > size {
+		if n := len(seal(s, &c)); n > size {
 			t.Fatalf("%d, but it is %d", size, n)
 		}
 		now := time.UnixMilli(rapid.Int64Range(1.7e12, 4e12).Draw(t, "now"))
 		c.Issued, c.Used, c.Expires, c.Change = now, now.Add(time.Hour), now.Add(time.Hour), 1
-		if n := len(s.Seal(&c)); n > size || n < size-20 {
+		if n := len(seal(s, &c)); n > size || n < size-20 {
 			t.Fatalf("%d, but it is %d in our days", size, n)
 		}
 		c.Used, c.Expires, c.Change = now, time.Time{}, 0
-		if n := len(s.Seal(&c)); n > size || n < size-30 {
+		if n := len(seal(s, &c)); n > size || n < size-30 {
 			t.Fatalf("%d, but it is %d of a new session", size, n)
 		}
 		c.Issued, c.Used, c.Expires, c.Change = farthest.Issued, farthest.Used, farthest.Expires, farthest.Change
-		if n := len(s.Seal(&c)); n != size {
+		if n := len(seal(s, &c)); n != size {
 			t.Fatalf("%d, but it is %d at the most", size, n)
 		}
 	})
@@ -198,7 +198,7 @@ func TestSizeIsAnUpperBoundNearTheTruth(t *testing.T) {
 // them.
 func TestOptionsAreTheCallers(t *testing.T) {
 	s := newSealer(t, "a")
-	text := s.Seal(&token.Claims{Options: []byte("options")})
+	text := seal(s, &token.Claims{Options: []byte("options")})
 	for range 3 {
 		c, _, err := s.Open(text)
 		if err != nil || string(c.Options) != "options" {
@@ -206,7 +206,7 @@ func TestOptionsAreTheCallers(t *testing.T) {
 		}
 		clear(append(c.Options, "longer than what was there before, and than the tag"...))
 		clear(c.Options)
-		s.Seal(&token.Claims{Options: []byte("other")})
+		seal(s, &token.Claims{Options: []byte("other")})
 	}
 }
 
@@ -224,7 +224,7 @@ func TestIDsDiffer(t *testing.T) {
 func TestATokenIsBoundToItsCookieAndAudience(t *testing.T) {
 	r := newRing(t, "a")
 	s := token.NewSealer(r, "ab", "c")
-	text := s.Seal(&token.Claims{Principal: "p"})
+	text := seal(s, &token.Claims{Principal: "p"})
 	for _, other := range [][2]string{{"a", "bc"}, {"abc", ""}, {"", "abc"}, {"ab", "d"}, {"ab", ""}, {"b", "c"}, {"AB", "c"}, {"c", "ab"}, {"ab\x01c", ""}} {
 		wantErr(t, token.NewSealer(r, other[0], other[1]), text, token.ErrForged)
 	}
@@ -261,7 +261,7 @@ func BenchmarkOpen(b *testing.B) {
 }
 
 func BenchmarkSeal(b *testing.B) {
-	benchmark(b, func(s *token.Sealer, c *token.Claims, _ string) { s.Seal(c) })
+	benchmark(b, func(s *token.Sealer, c *token.Claims, _ string) { seal(s, c) })
 }
 
 func benchmark(b *testing.B, do func(*token.Sealer, *token.Claims, string)) {
@@ -271,12 +271,37 @@ func benchmark(b *testing.B, do func(*token.Sealer, *token.Claims, string)) {
 			ID: token.NewID(), Issued: time.Now(), Used: time.Now().Add(time.Minute), Expires: time.Now().Add(time.Hour),
 			Principal: "somebody@example.com", Held: true, Change: 3, Options: []byte(strings.Repeat("x", size)),
 		}
-		text := s.Seal(&c)
+		text := seal(s, &c)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				do(s, &c, text)
 			}
 		})
+	}
+}
+
+// seal returns a token that says c.
+func seal(s *token.Sealer, c *token.Claims) string {
+	text, _ := s.Seal(c)
+	return text
+}
+
+// Seal says under which key it did, and a token has the form of one also for those who
+// have not the key.
+func TestTheKeyOfATokenIsKnown(t *testing.T) {
+	ring := new(token.Ring)
+	if !ring.Empty() {
+		t.Error("a ring without keys is not empty")
+	}
+	r := newRing(t, "a")
+	text, id := token.NewSealer(r, cookie, audience).Seal(&token.Claims{})
+	if r.Empty() || !r.IsCurrent(id) || !token.HasForm(text) {
+		t.Errorf("sealed under %x, has the form: %v", id, token.HasForm(text))
+	}
+	for _, other := range []string{"", text[:20], "B" + text[1:], text + "=", "ChAKBWhlbGxvEgcKBXdvcmxk"} {
+		if token.HasForm(other) {
+			t.Errorf("%q has the form of a token", other)
+		}
 	}
 }

@@ -117,7 +117,7 @@ func TestTokensOfOtherReleasesAreOpened(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantClaims(t, c, v.Claims.claims())
-			if n := len(s.Seal(&c)); n != len(v.Token) {
+			if n := len(seal(s, &c)); n != len(v.Token) {
 				t.Errorf("it would have %d characters now, not %d", n, len(v.Token))
 			}
 		})
@@ -218,13 +218,13 @@ func writeVectors(t *testing.T) {
 			change(v)
 			v.Claims = c
 			claims := c.claims()
-			v.Token = v.sealer(t).Seal(&claims)
+			v.Token = seal(v.sealer(t), &claims)
 		})
 	}
 	fails := func(name, reason string, change func(*vector)) vector {
 		return with(name, func(v *vector) {
 			claims := full.claims()
-			v.Token, v.Error = v.sealer(t).Seal(&claims), reason
+			v.Token, v.Error = seal(v.sealer(t), &claims), reason
 			change(v)
 		})
 	}
