@@ -116,9 +116,7 @@ func (c *call) hasToken(s ServerSession, text string) bool {
 	c.mu.Unlock()
 	for _, l := range leases {
 		if b, ok := l.(*bearer); ok && same(b.session, s) {
-			b.session.writes.Lock()
-			defer b.session.writes.Unlock()
-			return b.has(text)
+			return b.clientHas(text)
 		}
 	}
 	return false

@@ -134,6 +134,13 @@ func (b *bearer) has(text string) bool {
 	return err == nil && was.Token() == text
 }
 
+// clientHas is has for who does not hold the session's writes.
+func (b *bearer) clientHas(text string) bool {
+	b.session.writes.Lock()
+	defer b.session.writes.Unlock()
+	return b.has(text)
+}
+
 // deletesStateless returns whether the client has a cookie that it is to drop.
 func (h *handle) deletesStateless(b *bearer) bool {
 	if h.m.config.policy == RenewDead && b.m.seals() {
