@@ -37,7 +37,7 @@ func (o *Option[T]) change(ctx context.Context, value *flight.SessionOptionValue
 	kept := false
 	if travels, ok := target.(*StatelessServerSession); ok {
 		travels.wait(o.Name)
-		defer func() { travels.decide(o.Name, kept) }()
+		defer func() { travels.nowIn(s).decide(o.Name, kept) }()
 	}
 	was := stored(s, o.Name)
 	if err := SetOption(ctx, o.Name, value); err != nil {
@@ -49,15 +49,24 @@ func (o *Option[T]) change(ctx context.Context, value *flight.SessionOptionValue
 	}
 	defer func() { // also if OnChange ends its goroutine
 		if !kept {
-			putBack(ctx, target, o.Name, was)
+			putBack(ctx, nowIn(s, target), o.Name, was)
 		}
 	}()
 	err = o.tell(ctx, from, to)
-	if now := unwrap(s); err == nil && reflect.ValueOf(target).Comparable() && !same(now, target) { // by Begin, or a handle: there the option is not set
+	if now := unwrap(s); err == nil && reflect.ValueOf(target).Comparable() && !same(now, nowIn(s, target)) { // by Begin, or a handle: there the option is not set
 		err = &observerError{errElsewhereNow}
 	}
 	kept = err == nil
 	return err
+}
+
+// nowIn returns what a session is by now that a call had when it began to change it: an
+// OnChange may have renewed one that travels in its cookie.
+func nowIn(s, target ServerSession) ServerSession {
+	if travels, ok := target.(*StatelessServerSession); ok {
+		return travels.nowIn(s)
+	}
+	return target
 }
 
 // errElsewhereNow says that an OnChange has given its call another session.

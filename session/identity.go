@@ -18,14 +18,18 @@ import (
 // identity is what a sealed session has beside its options. Whoever reads or writes it
 // holds the session's writes.
 type identity struct {
-	said    *content    // what its token says
-	branch  []uint64    // hashes of the tokens that it had before, the latest ones
-	id      token.ID    // it gets another one if it is renewed
-	owner   string      // the principal whose it is, likewise; empty: nobody's
-	expires time.Time   // when the latest proof of its principal ends; zero: never
-	told    atomic.Bool // a client was told that it is closed, under Apache's shape of middleware
-	over    bool        // it is revoked
-	ending  int         // calls that are about to end it: no client may get a token of it any more
+	said    *content      // what its token says
+	branch  []uint64      // hashes of the tokens that it had before, the latest ones
+	id      token.ID      // it gets another one if it is renewed
+	owner   string        // the principal whose it is, likewise; empty: nobody's
+	expires time.Time     // when the latest proof of its principal ends; zero: never
+	told    atomic.Bool   // a client was told that it is closed, under Apache's shape of middleware
+	over    bool          // it is revoked, or was renewed: no client gets a token of it any more
+	ending  int           // calls that are about to have it so
+	settled chan struct{} // closed when none is any more
+
+	next   *StatelessServerSession // what it was renewed to
+	future string                  // the principal whose it is about to be, for whose name its cookie must have room
 
 	filed token.ID // under which it is found by other calls; the mutex of its manager's inUse guards it
 	users int      // of these, as well
@@ -68,7 +72,7 @@ func (s *StatelessServerSession) catchUp(c *content, old bool) (joins, closed bo
 	s.writes.Lock()
 	defer s.writes.Unlock()
 	switch expires, settled := s.expires, s.changes == s.said.Change; {
-	case s.Closed() || s.ending > 0:
+	case s.Closed() || s.over:
 		return false, true
 	case c.ID != s.id: // it was renewed
 		return false, false
@@ -126,8 +130,8 @@ func (s *StatelessServerSession) prove(expires time.Time) {
 
 // currentSealed returns a token that says what the session is by now.
 func (s *StatelessServerSession) currentSealed(now time.Time) (string, error) {
-	if s.Closed() || s.ending > 0 || s.said.text != "" && !s.isDue(now) {
-		return s.said.text, nil
+	if s.Closed() || s.over || s.ending > 0 || s.said.text != "" && (!s.isDue(now) || !s.manager.keys.Has(s.said.key)) {
+		return s.said.text, nil // what was sealed under a key that was removed is not sealed under another one
 	}
 	options, err := s.marshal()
 	if err != nil {
@@ -160,12 +164,72 @@ func (s *StatelessServerSession) isDue(now time.Time) bool {
 	}
 }
 
+// begin notes that a call is about to end or renew the session. It is followed by
+// finish. The caller holds writes.
+func (s *StatelessServerSession) begin() {
+	if s.ending++; s.ending == 1 {
+		s.settled = make(chan struct{})
+	}
+}
+
+func (s *StatelessServerSession) finish() {
+	if s.ending--; s.ending == 0 {
+		close(s.settled)
+	}
+}
+
+// renewed returns the session that this one is from now on, for a new owner. Calls that
+// have this one do not learn of that: somebody may have planted its token. The caller
+// holds writes.
+func (s *StatelessServerSession) renewed(owner string, expires time.Time) *StatelessServerSession {
+	said := *s.said
+	said.text = "" // it is of the old ID
+	is := &StatelessServerSession{manager: s.manager, changes: s.changes, undecided: maps.Clone(s.undecided)}
+	is.id, is.owner, is.expires, is.said = token.NewID(), owner, expires, &said
+	s.mu.Lock()
+	s.shared = true
+	is.values, is.shared, is.held = s.values, true, s.held
+	s.mu.Unlock()
+	s.next, s.over = is, true
+	return is
+}
+
+// apart returns a copy that shares nothing with the calls that use the session.
+func (s *StatelessServerSession) apart() *StatelessServerSession {
+	if !s.manager.seals() {
+		return s
+	}
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	next, over := s.next, s.over
+	is := s.renewed(s.owner, s.expires)
+	s.next, s.over = next, over
+	is.id, is.said = s.id, s.said
+	return is
+}
+
+// nowIn returns what the session was renewed to by a call, whose session or handle is
+// given; else this one.
+func (s *StatelessServerSession) nowIn(call ServerSession) *StatelessServerSession {
+	now, _ := unwrap(call).(*StatelessServerSession)
+	for is := s; is != nil && now != nil; {
+		if is == now {
+			return now
+		}
+		is.writes.Lock()
+		next := is.next
+		is.writes.Unlock()
+		is = next
+	}
+	return s
+}
+
 // isLost reports whether the session has ended, and held nothing by its last token: nobody
 // will be told of what is set in it now.
 func (s *StatelessServerSession) isLost() bool {
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	return s.manager.seals() && !s.said.Held && (s.Closed() || s.manager.hasRevoked(s))
+	return s.manager.seals() && (s.next != nil || !s.said.Held && (s.Closed() || s.manager.hasRevoked(s)))
 }
 
 // ownerName returns whose it is; empty: nobody's.

@@ -4,6 +4,8 @@
 package session
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/c8e4ff29/layover/internal/token"
@@ -72,13 +74,6 @@ func (u *inUse) shared(s *StatelessServerSession) bool {
 	return s.users > 1
 }
 
-// has reports whether calls use the session with this ID.
-func (u *inUse) has(id token.ID) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.all[id] != nil
-}
-
 // add has calls that come with a token of a session share it with the one that has made
 // it, or that outlives its call. It is followed by leave.
 func (u *inUse) add(s *StatelessServerSession, id token.ID) {
@@ -89,12 +84,28 @@ func (u *inUse) add(s *StatelessServerSession, id token.ID) {
 	}
 }
 
-// move has a session that was renewed be found by its new ID alone.
-func (u *inUse) move(s *StatelessServerSession, id token.ID) {
+// replace has a session that was renewed be found in place of what it was, by its own
+// ID alone. It is followed by leave of both.
+func (u *inUse) replace(was, is *StatelessServerSession, id token.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.remove(s)
-	u.file(s, id)
+	u.remove(was)
+	u.file(is, id)
+	is.users++
+}
+
+// get returns the session with this ID; nil: no call uses it.
+func (u *inUse) get(id token.ID) *StatelessServerSession {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.all[id]
+}
+
+// snapshot returns the sessions that calls use.
+func (u *inUse) snapshot() []*StatelessServerSession {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Collect(maps.Values(u.all))
 }
 
 func (u *inUse) leave(s *StatelessServerSession) {

@@ -127,7 +127,11 @@ func Acquire(ctx context.Context) (SessionLease, error) {
 func (m *interceptors) again(ctx context.Context, h *held) (_ SessionLease, err error) {
 	defer contain(&err)
 	if b, ok := h.other.(*bearer); ok {
-		return b.again(), nil
+		again, err := b.again()
+		if err != nil {
+			return nil, err
+		}
+		return again, nil
 	}
 	if m.own == nil {
 		return &unguarded{m: m, session: h.session}, nil

@@ -111,13 +111,13 @@ func (l OptionLimits) check(name string, value *flight.SessionOptionValue, was, 
 	}
 	switch size := proto.Size(value); {
 	case len(name) > most.Name:
-		return refuse(codes.InvalidArgument, "the name of an option has %d bytes, and may have %d", len(name), most.Name)
+		return refuse(codes.InvalidArgument, "the name of the option %q has %d bytes, and may have %d", name[:min(len(name), most.Name, 64)]+"...", len(name), most.Name)
 	case size > most.Value:
-		return refuse(codes.InvalidArgument, "the value of an option has %d bytes, and may have %d", size, most.Value)
+		return refuse(codes.InvalidArgument, "the value of the option %q has %d bytes, and may have %d", name, size, most.Value)
 	case then.options > most.Options && then.options > was.options:
-		return refuse(codes.ResourceExhausted, "the session would have %d options, and may have %d", then.options, most.Options)
+		return refuse(codes.ResourceExhausted, "with the option %q the session would have %d options, and may have %d", name, then.options, most.Options)
 	case then.bytes > most.Session && then.bytes > was.bytes:
-		return refuse(codes.ResourceExhausted, "the session's options would take %d bytes, and may take %d", then.bytes, most.Session)
+		return refuse(codes.ResourceExhausted, "with the option %q the session's options would take %d bytes, and may take %d", name, then.bytes, most.Session)
 	}
 	return nil
 }

@@ -125,6 +125,9 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 		}
 	}
 	sent := incomingCookies(ctx, cookieName(c.session))
+	if travels, ok := c.session.(*StatelessServerSession); ok && travels.manager.seals() {
+		return m.completeSealed(ctx, c, travels, sent)
+	}
 	if c.session.Closed() {
 		if old, err := cookieToDelete(c.session, sent); err == nil && firstToTell(c.session) {
 			old.MaxAge, old.Quoted = -1, false
@@ -140,6 +143,28 @@ func (m *ServerSessionMiddleware) complete(ctx context.Context, c *call) (err er
 		setCookie(ctx, grpc.SetTrailer, cookie)
 	}
 	return err
+}
+
+// completeSealed is complete for a sealed session. What can fail comes first: that it is
+// closed is told only if it is.
+func (m *ServerSessionMiddleware) completeSealed(ctx context.Context, c *call, s *StatelessServerSession, sent []*http.Cookie) error {
+	if s.Closed() {
+		if err := m.manager.CloseSession(s); err != nil {
+			return err
+		}
+		old, err := cookieToDelete(s, sent)
+		if err == nil && firstToTell(s) {
+			old.MaxAge, old.Quoted = -1, false
+			setCookie(ctx, grpc.SetTrailer, old)
+		}
+		return err
+	}
+	cookie, err := CreateCookieForSession(s)
+	if err != nil || c.hasToken(s, cookie.Value) || hasCookie(sent, cookie) || s.manager.isOver(s) {
+		return err
+	}
+	setCookie(ctx, grpc.SetTrailer, cookie)
+	return nil
 }
 
 // firstToTell reports whether no other call has told the client yet that this

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/c8e4ff29/layover/internal/revocation"
+	"github.com/c8e4ff29/layover/internal/token"
 )
 
 // Revocation says that a stateless session was closed while its tokens could still live.
@@ -41,24 +42,40 @@ var errNoPlace = &callError{code: codes.ResourceExhausted, reason: "SESSION_NOT_
 var errNotShared = errors.New("session: sharing a revocation failed")
 
 // revoke has the tokens of a session be worth nothing, here and where share tells it. It
-// reports whether they were worth something before. If it fails they still are.
+// reports whether they were worth something before. If it fails they still are. Others
+// are told first: what was closed here and then could not be told would have to be opened
+// again, after clients have been told that it is closed.
 func (m *StatelessServerSessionManager) revoke(ctx context.Context, e revocation.Entry) (first bool, err error) {
-	e.Until = m.lastOf(e.Issued, time.Now())
-	if first, err = m.revoked.Add(e); err != nil {
-		return false, errNoPlace
-	}
-	if m.share == nil {
-		return first, nil
-	}
-	if err := m.tell(ctx, e); err != nil {
-		if first {
-			m.revoked.Remove(e.ID)
+	if m.share != nil {
+		if m.revoked.Admit(e.Principal) != nil {
+			return false, errNoPlace
 		}
-		return false, &callError{code: codes.Unavailable, reason: "SESSION_NOT_CLOSED", retry: retryFull,
-			text: "the session's tokens cannot be revoked: the server's other replicas could not be told", cause: fmt.Errorf("%w: %w", errNotShared, err)}
+		e.Until = m.lastOf(e.Issued, time.Now())
+		if err := m.tell(ctx, e); err != nil {
+			return false, &callError{code: codes.Unavailable, reason: "SESSION_NOT_CLOSED", retry: retryFull,
+				text: "the session's tokens cannot be revoked: the server's other replicas could not be told", cause: fmt.Errorf("%w: %w", errNotShared, err)}
+		}
 	}
-	if _, err = m.revoked.Add(e); err != nil { // another call, for which it failed, may have taken it back
+	e.Until = m.lastOf(e.Issued, time.Now()) // that may have taken a while
+	if first, err = m.add(e); err != nil {
 		return false, errNoPlace
+	}
+	return first, nil
+}
+
+// add notes that a session is closed, and has the calls that use it know. The list
+// forgets it when its tokens have ended by themselves; a call may go on for longer.
+func (m *StatelessServerSessionManager) add(e revocation.Entry) (first bool, err error) {
+	collapsed := m.revoked.Stats().Collapsed
+	if first, err = m.revoked.Add(e); err != nil {
+		return false, err
+	}
+	if e.ID == (revocation.ID{}) || m.revoked.Stats().Collapsed != collapsed {
+		for _, s := range m.inUse.snapshot() {
+			m.isOver(s)
+		}
+	} else if s := m.inUse.get(token.ID(e.ID)); s != nil {
+		m.isOver(s)
 	}
 	return first, nil
 }
@@ -68,8 +85,10 @@ func (m *StatelessServerSessionManager) hasRevoked(s *StatelessServerSession) bo
 	if !m.seals() {
 		return false
 	}
-	_, yes := m.revoked.Revoked(revocation.ID(s.id), s.owner, s.said.Issued)
-	return yes
+	if _, yes := m.revoked.Revoked(revocation.ID(s.id), s.owner, s.said.Issued); yes {
+		s.over = true
+	}
+	return s.over
 }
 
 // isOver reports whether a session was closed.
@@ -127,7 +146,10 @@ func (m *StatelessServerSessionManager) Revoke(r Revocation) error {
 		}
 		copy(e.ID[:], id)
 	}
-	if _, err := m.revoked.Add(e); err != nil {
+	if last := m.lastOf(e.Issued, time.Now()); e.Until.Before(last) && e.Until.After(time.Now()) {
+		e.Until = last // a call here may have sealed it anew since
+	}
+	if _, err := m.add(e); err != nil {
 		return fmt.Errorf("session: Revoke: %w", err)
 	}
 	return nil

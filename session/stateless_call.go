@@ -58,7 +58,7 @@ func (h *handle) bringVerdict(ctx context.Context, v *verdict, caller string, gr
 		d.why, d.held = whyRenamed, true // to this caller, a moment ago: its cookie is on its way
 	}
 	if v.id != (token.ID{}) {
-		d.lingers = m.stateless.inUse.has(v.id)
+		d.lingers = m.stateless.inUse.get(v.id) != nil
 	}
 	if d.why != whyGarbage || m.config.policy == StrictDead {
 		d.mark, d.key = m.fingerprint(v.name), m.tellingOf(v.name, caller)
@@ -88,35 +88,56 @@ func (m *interceptors) createStateless(h *handle, by *named) (*held, error) {
 }
 
 // announceStateless sends the client the token of its session, if it has not got it: in
-// the header, or in the trailer if that has left. A session that somebody closes or
-// renews at this moment is not announced, as that cookie could take the place of another
-// one.
+// the header, or in the trailer if that has left. One that was closed or renewed is not
+// announced, as that cookie could take the place of another one. Whether one that another
+// call is about to close is over is waited for, no longer than the client does or
+// UpdateTimeout, if there is something to be lost.
 func (h *handle) announceStateless(b *bearer) error {
-	sent, err := h.speak(b)
-	if sent {
-		h.m.warnOfPlaintext(h.base) // foreign code
+	patience := time.NewTimer(UpdateTimeout)
+	defer patience.Stop()
+	for {
+		sent, wait, err := h.speak(b)
+		if sent {
+			h.m.warnOfPlaintext(h.base) // foreign code
+		}
+		if wait == nil {
+			return err
+		}
+		select {
+		case <-wait:
+		case <-h.base.Done():
+			return nil
+		case <-patience.C:
+			return errNotKept
+		}
 	}
-	return err
 }
 
-// speak is announceStateless without the warning. It reports whether it has sent a token.
-func (h *handle) speak(b *bearer) (sent bool, _ error) {
+// speak is announceStateless without waiting and the warning. It reports whether it has
+// sent a token, and returns what to wait for before it can.
+func (h *handle) speak(b *bearer) (sent bool, wait chan struct{}, _ error) {
 	s := b.session
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	if s.Closed() || s.ending > 0 || b.id != s.id || !b.mayDiffer() {
-		return false, nil
+	if s.Closed() || b.m.hasRevoked(s) || !b.mayDiffer() {
+		return false, nil, nil
+	}
+	if s.ending > 0 {
+		if s.changes == s.said.Change {
+			return false, nil, nil
+		}
+		return false, s.settled, nil
 	}
 	text, err := s.current(time.Now())
-	if err != nil || b.has(text) || b.m.hasRevoked(s) {
-		return false, err
+	if err != nil || b.has(text) || b.m.seals() && !b.m.keys.Has(s.said.key) {
+		return false, nil, err
 	}
 	if len(b.m.cookie)+len("=")+len(text) > b.m.maxCookie { // with what an option had that is being changed; it is sent later
-		return false, nil
+		return false, nil, nil
 	}
 	b.known, b.knows, b.spoke = text, true, true
 	h.sendCookie((&http.Cookie{Name: b.m.cookie, Value: text}).String())
-	return true, nil
+	return true, nil, nil
 }
 
 // mayDiffer reports whether the client may have another token than that of the session
@@ -180,21 +201,50 @@ type statelessRenewal struct {
 }
 
 func (r *statelessRenewal) run() error {
-	if err := r.check(); err != nil {
+	e, err := r.begin()
+	if err != nil {
 		return err
 	}
+	defer r.finish()
 	if err := r.h.header("cache-control", `no-cache="set-cookie"`); err != nil { // as OWASP advises
 		return err
 	}
-	undo, first := r.h.retire(r.h.live.Load(), r.b.session.name(), r.next.Name)
+	undo, first := r.h.retire(r.h.live.Load(), token.ID(e.ID).String(), r.next.Name)
 	if !first {
 		return errOver
 	}
-	if _, err := r.b.m.revoke(r.h.base, r.entry()); err != nil && !r.mayStay(err) {
+	if _, err := r.b.m.revoke(r.h.base, e); err != nil && !r.mayStay(err) {
 		undo()
 		return err
 	}
 	return r.move()
+}
+
+// begin returns what is to be revoked, or why the session cannot be renewed.
+func (r *statelessRenewal) begin() (e revocation.Entry, _ error) {
+	s, m := r.b.session, r.b.m
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	if s.Closed() || m.hasRevoked(s) || s.owner != r.caller || s.said.text != "" && !m.keys.Has(s.said.key) {
+		return e, errOver
+	}
+	s.measure()
+	if err := m.admitsOwner(r.next.Name, s.encoded); err != nil {
+		return e, err
+	}
+	s.begin()
+	if s.future = ""; r.moved { // until then nothing is set that would not fit with it
+		s.future = r.next.Name
+	}
+	return revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: whyRenamed}, nil
+}
+
+func (r *statelessRenewal) finish() {
+	s := r.b.session
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	s.future = ""
+	s.finish()
 }
 
 // mayStay reports whether the old ID may stay good, as it cannot be revoked: that of an
@@ -205,45 +255,30 @@ func (r *statelessRenewal) mayStay(err error) bool {
 	return r.moved && r.caller == "" && errors.Is(err, errNoPlace)
 }
 
-// move has the session be found by its new ID, of which its client learns by the header:
-// that of a stream waits for the renewal.
+// move gives the call the session under a new ID, of which its client learns when the
+// header leaves: that of a stream waits for the renewal. No other call gets it: somebody
+// may have planted the token that these have come with.
 func (r *statelessRenewal) move() error {
-	s, m := r.b.session, r.b.m
+	s, m, h := r.b.session, r.b.m, r.h
 	s.writes.Lock()
-	defer s.writes.Unlock()
-	if s.ending > 0 || s.Closed() || s.id != r.b.id { // somebody closes it: it stays revoked
+	if s.Closed() || s.next != nil { // another call has closed or renewed it
+		s.writes.Unlock()
 		return errOver
 	}
-	said := *s.said
-	said.text = "" // it is of the old ID
-	s.id, s.said = token.NewID(), &said
+	expires := s.expires
 	if r.moved {
-		s.owner, s.expires = r.next.Name, r.next.Expires
-		r.h.give(r.next.Name)
+		expires = r.next.Expires
 	}
-	m.inUse.move(s, s.id)
-	r.b.id = s.id // it is announced when the header leaves, once, with what changes until then
+	is := s.renewed(r.next.Name, expires)
+	b := &bearer{m: m, ctx: r.b.ctx, session: is, id: is.id, known: r.b.known, knows: r.b.knows}
+	m.inUse.replace(s, is, is.id)
+	s.writes.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old, more := h.live.Load(), h.more()
+	more.former = append(more.former, old)
+	if h.live.Store(&held{session: is, other: b, cookie: true, fresh: old.fresh}); r.moved {
+		more.given = r.next.Name
+	}
 	return nil
-}
-
-// check returns why the session cannot be renewed.
-func (r *statelessRenewal) check() error {
-	s := r.b.session
-	s.writes.Lock()
-	defer s.writes.Unlock()
-	if s.Closed() || s.ending > 0 || s.owner != r.caller || s.id != r.b.id {
-		return errOver
-	}
-	if r.b.m.hasRevoked(s) {
-		return errOver
-	}
-	s.measure()
-	return r.b.m.admitsOwner(r.next.Name, s.encoded)
-}
-
-func (r *statelessRenewal) entry() revocation.Entry {
-	s := r.b.session
-	s.writes.Lock()
-	defer s.writes.Unlock()
-	return revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: whyRenamed}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -25,12 +26,13 @@ type bearer struct {
 	m       *StatelessServerSessionManager
 	ctx     context.Context // of the call
 	session *StatelessServerSession
-	id      token.ID // by which the call has it; guarded by the session's writes
-	known   string   // the token that its client has, as far as the call knows; likewise
-	knows   bool     // it has one; likewise
-	spoke   bool     // this call has sent it; likewise
-	ends    string   // why the call ends it; empty: it is closed
-	changes uint64   // of a session that is not sealed, when the call began
+	id      token.ID    // by which the call has it; guarded by the session's writes
+	known   string      // the token that its client has, as far as the call knows; likewise
+	knows   bool        // it has one; likewise
+	spoke   bool        // this call has sent it; likewise
+	ends    string      // why the call ends it; empty: it is closed
+	gone    atomic.Bool // it was released
+	changes uint64      // of a session that is not sealed, when the call began
 }
 
 var _ SessionLease = (*bearer)(nil)
@@ -47,7 +49,7 @@ func (b *bearer) Hold() {}
 // Release has other calls not find the session any more, if this is the last one that
 // uses it.
 func (b *bearer) Release() {
-	if b.m.seals() {
+	if b.m.seals() && !b.gone.Swap(true) {
 		b.m.inUse.leave(b.session)
 	}
 }
@@ -59,15 +61,19 @@ func (b *bearer) isShared() bool { return b.m.seals() && b.m.inUse.shared(b.sess
 func (b *bearer) Format(f fmt.State, _ rune) { fmt.Fprint(f, "lease of a stateless session") }
 
 // again returns one more lease.
-func (b *bearer) again() *bearer {
+func (b *bearer) again() (*bearer, error) {
 	s := b.session
-	if b.m.seals() {
-		s.writes.Lock()
-		id := s.id
-		s.writes.Unlock()
-		b.m.inUse.add(s, id)
+	if !b.m.seals() {
+		return &bearer{m: b.m, ctx: b.ctx, session: s}, nil
 	}
-	return &bearer{m: b.m, ctx: b.ctx, session: s}
+	s.writes.Lock()
+	id, over := s.id, s.Closed() || b.m.hasRevoked(s)
+	s.writes.Unlock()
+	if over {
+		return nil, ErrNoSession
+	}
+	b.m.inUse.add(s, id)
+	return &bearer{m: b.m, ctx: b.ctx, session: s, id: id}, nil
 }
 
 // verdict says why a token names no live session of its caller.
@@ -156,6 +162,10 @@ func (m *StatelessServerSessionManager) find(ctx context.Context, text string, w
 	}
 	s.writes.Lock()
 	defer s.writes.Unlock()
+	if s.id == c.ID && m.hasRevoked(s) { // since it was looked at
+		defer m.inUse.leave(s)
+		return nil, &verdict{why: whyClosed, held: c.Held || len(c.values) > 0, name: c.ID.String(), id: c.ID}
+	}
 	if who.Name != "" {
 		s.prove(who.Expires)
 	}

@@ -33,11 +33,7 @@ import (
 // unused waits until no call uses a session any more.
 func unused(t *testing.T, m *session.StatelessServerSessionManager) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); m.Stats().InUse != 0; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d sessions are in use", m.Stats().InUse)
-		}
-	}
+	eventually(t, "no session is in use", func() bool { return m.Stats().InUse == 0 })
 }
 
 // last2 returns the last cookie that a reply sets, header and trailer, else what was.

@@ -118,7 +118,7 @@ func (m *StatelessServerSessionManager) create(ctx context.Context, who Principa
 	now := time.Now()
 	s.id, s.owner, s.expires = token.NewID(), who.Name, who.Expires
 	s.said = &content{Claims: token.Claims{Issued: now, Used: now, Expires: who.Expires}}
-	m.inUse.add(s, s.id)
+	m.inUse.add(s, s.id) // its first answer may be under way when its second call comes
 	return &bearer{m: m, ctx: ctx, session: s, id: s.id}, nil
 }
 
@@ -150,7 +150,11 @@ func (m *StatelessServerSessionManager) GetSession(ctx context.Context) (ServerS
 	if b == nil {
 		return nil, ErrNoSession
 	}
-	callFrom(ctx).keep(b)
+	c := callFrom(ctx)
+	c.keep(b)
+	if c == nil { // nobody tells when it is not used any more
+		return b.session.apart(), nil
+	}
 	return b.session, nil
 }
 
@@ -227,7 +231,7 @@ func (m *StatelessServerSessionManager) admits(s *StatelessServerSession, name s
 		return &callError{code: codes.InvalidArgument, reason: "SESSION_OPTION_INVALID", sentinel: ErrInvalidOption,
 			text: fmt.Sprintf("the option %q is no valid UTF-8, and cannot travel", name)}
 	}
-	if size := m.cookieSize(s.owner, encoded); size > m.maxCookie && encoded > s.encoded {
+	if size := max(m.cookieSize(s.owner, encoded), m.cookieSize(s.future, encoded)); size > m.maxCookie && encoded > s.encoded {
 		return &callError{code: codes.ResourceExhausted, reason: "SESSION_OPTION_LIMIT", sentinel: ErrOptionLimit,
 			text: fmt.Sprintf("with the option %q the session's cookie would have %d bytes, and may have %d", name, size, m.maxCookie)}
 	}
@@ -270,24 +274,32 @@ func (m *StatelessServerSessionManager) end(ctx context.Context, s *StatelessSer
 		return !s.Closed(), s.Close()
 	}
 	s.writes.Lock()
-	r := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: why}
-	s.ending++ // from now on it is neither renewed, nor does anybody get a token of it
 	unsaid, over := s.said.text == "", s.over
+	r := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: why}
+	if over || unsaid {
+		s.over = true
+		s.writes.Unlock()
+		return !s.closed.Swap(true) && !over, nil
+	}
+	s.begin()
 	s.writes.Unlock()
 	defer func() {
 		s.writes.Lock()
-		s.ending--
-		s.over = s.over || err == nil
-		s.writes.Unlock()
+		defer s.writes.Unlock()
+		if s.finish(); err != nil && !s.over {
+			s.closed.Store(false) // its own Close may have closed it
+		}
 	}()
-	switch {
-	case over:
-		return false, nil
-	case unsaid:
-		return !s.closed.Swap(true), nil
+	if ended, err = m.revoke(ctx, r); err != nil {
+		return false, err
 	}
-	if ended, err = m.revoke(ctx, r); err == nil {
-		s.close()
+	s.writes.Lock()
+	s.over = true
+	s.closed.Store(true)
+	next := s.next
+	s.writes.Unlock()
+	if next != nil && next.ownerName() == r.Principal { // it was renewed meanwhile, not given to somebody else
+		return m.end(ctx, next, why)
 	}
-	return ended, err
+	return ended, nil
 }

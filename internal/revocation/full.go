@@ -60,3 +60,39 @@ func (l *List) raise(e Entry) error {
 	}
 	return nil
 }
+
+// Admit returns ErrFull, and counts that, if there is no room for a session of a
+// principal, now: before others are told of what could not be added then.
+func (l *List) Admit(principal string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sweep()
+	if l.hasRoom(principal) {
+		return nil
+	}
+	l.refused++
+	return ErrFull
+}
+
+// hasRoom is makeRoom without making it.
+func (l *List) hasRoom(principal string) bool {
+	own, most := l.index.of(principal), l.index.most()
+	full := len(l.index.expiring) >= l.max
+	switch {
+	case principal == "" && len(own) >= l.max/2:
+		return false
+	case !full:
+		return true
+	case principal != "" && (len(own) >= len(most) || len(most) < 2):
+		return l.canRaise(principal)
+	case len(most) < 2:
+		return false
+	}
+	return l.canRaise(most[0].Principal)
+}
+
+// canRaise reports whether raise would find a place.
+func (l *List) canRaise(principal string) bool {
+	_, is := l.notBefore(principal)
+	return is || l.principals.Len() < l.max
+}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/c8e4ff29/layover/internal/revocation"
 )
 
@@ -234,4 +236,22 @@ func TestNoReaderMissesWhatIsCollapsed(t *testing.T) {
 		close(done)
 		wg.Wait()
 	}
+}
+
+// Admit says beforehand what Add does.
+func TestAdmitForetellsAdd(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := revocation.New(rapid.IntRange(0, 6).Draw(t, "max"))
+		names := rapid.SampledFrom([]string{"", "", "a", "b", "c", "d", "e", "f"})
+		now := time.Now()
+		for i := range rapid.IntRange(1, 40).Draw(t, "adds") {
+			e := revocation.Entry{ID: revocation.ID{byte(i + 1)}, Principal: names.Draw(t, "principal"),
+				Issued: now.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "issued")) * time.Second), Until: now.Add(time.Hour)}
+			admitted := l.Admit(e.Principal)
+			_, revoked := l.Revoked(e.ID, e.Principal, e.Issued)
+			if _, err := l.Add(e); err != nil && admitted == nil || err == nil && admitted != nil && !revoked {
+				t.Fatalf("admitted: %v, added: %v", admitted, err)
+			}
+		}
+	})
 }
