@@ -85,6 +85,8 @@
 //	                                                no other call of the process uses the
 //	                                                session: what a client may do is not
 //	                                                to be kept in it
+//	a call under way  goes on with the session      keeps what there was; what it sets fails
+//	beside Renew                                    with SESSION_NOT_SAVED
 //	CloseSession      CLOSED, or CLOSING while      likewise, of calls of this process; it
 //	                  other calls use it            may fail with SESSION_NOT_CLOSED, see
 //	                                                [WithRevocation]
