@@ -89,7 +89,7 @@
 //	beside Renew                                    with SESSION_NOT_SAVED
 //	CloseSession      CLOSED, or CLOSING while      likewise, of calls of this process; it
 //	                  other calls use it            may fail with SESSION_NOT_CLOSED, see
-//	                                                [WithRevocation]
+//	                                                WithRevocation
 //	after a restart   it is gone, and its client    it goes on; what was closed is forgotten,
 //	                  told                          see Revocations of the manager
 //	a full server     somebody's session leaves     there is none

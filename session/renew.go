@@ -33,7 +33,8 @@ type Renewable interface {
 // who knew the old one has a part in what comes after it: at a login, at a change
 // of privileges (OWASP: session fixation). The session stays what it is, with its
 // options, its resources and its age. The old ID is good for the calls that are
-// under way with it, and for no others; the client gets the new one as a cookie in
+// under way with it, and for no others (if it travels in its cookie, they keep what there
+// was, and cannot set anything any more); the client gets the new one as a cookie in
 // the header of this call's reply. A client that cancels the call, runs into its
 // deadline or loses the connection before it has that header does not have its
 // session any more.

@@ -138,10 +138,11 @@ func WithTokenCookie(name string) StatelessSessionManagerOption {
 // from the end of the last call, and at the lifetime, counted from the session's
 // beginning. Zero: no such end; one of them must be. Default: an hour, a day.
 //
-// They never end early. As the client is sent a token with the time of its last use at
-// most once in a sixteenth of the idle timeout, they may idle out by so much, and by the
-// [WithClockSkew], late. A call that takes longer than the idle timeout keeps its
-// session if the client reads trailers of calls, see the package's documentation.
+// They never end early. The client is sent a token with the time of its last use at most
+// once in a sixteenth of the idle timeout (if there is none, of the lifetime): so much, and
+// the [WithClockSkew], late they may idle out, or end with the proof of their principal. A
+// call that takes longer than the idle timeout keeps its session if the client reads
+// trailers of calls, see the package's documentation.
 func WithTokenTimeouts(idle, lifetime time.Duration) StatelessSessionManagerOption {
 	return sealedOption("WithTokenTimeouts", func(c *statelessConfig) { c.idle, c.lifetime = idle, lifetime })
 }
