@@ -33,7 +33,7 @@ func bothKinds(t testing.TB, opts ...session.StatelessSessionManagerOption) map[
 	}
 }
 
-// 6. An option that would make the cookie larger than a client can receive is refused, by
+// An option that would make the cookie larger than a client can receive is refused, by
 // its name, and the session stays what it was.
 func TestAnOptionThatDoesNotFitTheCookieIsRefusedByItsName(t *testing.T) {
 	for kind, m := range bothKinds(t) {
@@ -96,7 +96,7 @@ func sets(options map[string]*flight.SessionOptionValue, into **flight.SetSessio
 	}
 }
 
-// 7. A token that is known before the first message goes in the header, which some
+// A token that is known before the first message goes in the header, which some
 // clients read alone; else in the trailer. Nothing is sent twice.
 func TestATokenGoesInTheHeaderWhereItIsKnownInTime(t *testing.T) {
 	for kind := range bothKinds(t) {
@@ -125,7 +125,7 @@ func TestATokenGoesInTheHeaderWhereItIsKnownInTime(t *testing.T) {
 	}
 }
 
-// 8. For any other principal, and for an anonymous caller, a sealed token is one that
+// For any other principal, and for an anonymous caller, a sealed token is one that
 // never was: it gives no session, ends none, and the reply is that to garbage.
 func TestASealedTokenIsWorthNothingToAnybodyElse(t *testing.T) {
 	var seen alarms
@@ -162,7 +162,7 @@ func TestASealedTokenIsWorthNothingToAnybodyElse(t *testing.T) {
 	}
 }
 
-// 8. A session ends with the proof of its principal, or a later one that it was used
+// A session ends with the proof of its principal, or a later one that it was used
 // with.
 func TestASealedSessionEndsWithTheProofOfItsPrincipal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestASealedSessionEndsWithTheProofOfItsPrincipal(t *testing.T) {
 	})
 }
 
-// 8. Renew gives a sealed session a new ID, in the header; the old tokens are revoked,
+// Renew gives a sealed session a new ID, in the header; the old tokens are revoked,
 // and whoever comes with one is told. A login gives it an owner.
 func TestARenewedSealedSessionLivesOnUnderANewID(t *testing.T) {
 	for how, f := range map[string]call{"unary": info("RENEW"), "stream": scan("direct:RENEW")} {
@@ -210,7 +210,7 @@ func TestARenewedSealedSessionLivesOnUnderANewID(t *testing.T) {
 	}
 }
 
-// 8. Who planted the token of a session, and has a call under way with it, gets none of
+// Who planted the token of a session, and has a call under way with it, gets none of
 // the one that its victim has by then.
 func TestAPlantedTokenDoesNotLeadToTheRenewedOne(t *testing.T) {
 	started, proceed := make(chan struct{}), make(chan struct{})
@@ -234,7 +234,7 @@ func TestAPlantedTokenDoesNotLeadToTheRenewedOne(t *testing.T) {
 	}
 }
 
-// 8. Begin, as a login handler calls it, makes a session of the principal, and revokes
+// Begin, as a login handler calls it, makes a session of the principal, and revokes
 // the one that there was; End closes it.
 func TestALoginBeginsASealedSession(t *testing.T) {
 	s := &sqlServer{statements: map[string]statement{
@@ -267,7 +267,7 @@ func TestALoginBeginsASealedSession(t *testing.T) {
 	}
 }
 
-// 8. Calls of one process share a session: the answer to one does not take back what
+// Calls of one process share a session: the answer to one does not take back what
 // another one has set meanwhile.
 func TestCallsAtTheSameTimeTakeBackNothing(t *testing.T) {
 	started, proceed := make(chan struct{}), make(chan struct{})
@@ -300,7 +300,7 @@ func TestCallsAtTheSameTimeTakeBackNothing(t *testing.T) {
 	}
 }
 
-// 8. A call that ends after its session was closed says nothing of a cookie: that could
+// A call that ends after its session was closed says nothing of a cookie: that could
 // take the place of the next one's.
 func TestAStreamOfAClosedSealedSessionSetsNoCookie(t *testing.T) {
 	started, proceed := make(chan struct{}), make(chan struct{})
@@ -322,7 +322,7 @@ func TestAStreamOfAClosedSealedSessionSetsNoCookie(t *testing.T) {
 	}
 }
 
-// 8. Policies for dead tokens hold for sealed ones.
+// Policies for dead tokens hold for sealed ones.
 func TestPoliciesForDeadSealedTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := sealing(t, short())
@@ -351,7 +351,7 @@ func TestPoliciesForDeadSealedTokens(t *testing.T) {
 	})
 }
 
-// 8. What a stateless session cannot have is refused at once, or with ErrUnsupported.
+// What a stateless session cannot have is refused at once, or with ErrUnsupported.
 func TestWhatStatelessSessionsCannotHave(t *testing.T) {
 	for kind, m := range bothKinds(t) {
 		for name, opts := range map[string][]session.MiddlewareOption{
@@ -488,7 +488,7 @@ func TestSealedTokensAreNeverPrinted(t *testing.T) {
 	}
 }
 
-// 9. No token is taken but those that were made: not with a bit flipped, cut off,
+// No token is taken but those that were made: not with a bit flipped, cut off,
 // lengthened, spliced of two, nor a plain one; nor one of another cookie, audience,
 // principal or key.
 func TestNoOtherTokenIsTaken(t *testing.T) {

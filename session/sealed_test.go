@@ -17,7 +17,9 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/flight"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
+	sealedtoken "github.com/c8e4ff29/layover/internal/token"
 	"github.com/c8e4ff29/layover/session"
 )
 
@@ -90,7 +92,7 @@ func quiet(t *testing.T, r reply) {
 	}
 }
 
-// 2. Any replica with the keys serves any client; the token tells nothing of what is in
+// Any replica with the keys serves any client; the token tells nothing of what is in
 // it, and nothing is sent as long as nothing changes.
 func TestASealedSessionIsFoundByEveryReplica(t *testing.T) {
 	keys := ring(t, aKey())
@@ -119,7 +121,7 @@ func TestASealedSessionIsFoundByEveryReplica(t *testing.T) {
 	}
 }
 
-// 2. A token dies with its key, and is worth nothing in another cookie, for another
+// A token dies with its key, and is worth nothing in another cookie, for another
 // audience or under other keys, nor is one that is not sealed.
 func TestASealedTokenIsWorthSomethingOnlyWhereItWasSealed(t *testing.T) {
 	key := aKey()
@@ -159,7 +161,7 @@ func TestASealedTokenIsWorthSomethingOnlyWhereItWasSealed(t *testing.T) {
 	wantGone(t, home.do(getOptions(nil), cookie), "UNKNOWN")
 }
 
-// 2. When the key is rotated, what was sealed under the former one is good, and sealed
+// When the key is rotated, what was sealed under the former one is good, and sealed
 // anew by the next answer.
 func TestRotationSealsAnewOnTheNextAnswer(t *testing.T) {
 	first, second := aKey(), aKey()
@@ -191,7 +193,7 @@ func TestRotationSealsAnewOnTheNextAnswer(t *testing.T) {
 	}
 }
 
-// 2. Keys have exactly 32 bytes that somebody has set.
+// Keys have exactly 32 bytes that somebody has set.
 func TestKeysAreExactly32Bytes(t *testing.T) {
 	good := aKey()
 	for name, f := range map[string]func() error{
@@ -217,7 +219,7 @@ func TestKeysAreExactly32Bytes(t *testing.T) {
 	}
 }
 
-// 2. A sealed session idles out, never early, and at most a sixteenth and the clock skew
+// A sealed session idles out, never early, and at most a sixteenth and the clock skew
 // late.
 func TestASealedSessionIdlesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -238,7 +240,7 @@ func TestASealedSessionIdlesOut(t *testing.T) {
 	})
 }
 
-// 2. Only to refresh the time of its last use, a session gets a token at most once in a
+// Only to refresh the time of its last use, a session gets a token at most once in a
 // sixteenth of the idle timeout; and so it lives on.
 func TestAUsedSessionGetsATokenOnceInAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -263,7 +265,7 @@ func TestAUsedSessionGetsATokenOnceInAWhile(t *testing.T) {
 	})
 }
 
-// 2. A sealed session ends at its lifetime, however busy.
+// A sealed session ends at its lifetime, however busy.
 func TestASealedSessionEndsAtItsLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := serveEdgeInBubble(t, over(sealing(t, session.WithTokenTimeouts(time.Hour, 3*time.Hour))), nil).client()
@@ -282,7 +284,7 @@ func TestASealedSessionEndsAtItsLifetime(t *testing.T) {
 	})
 }
 
-// 2. Busy is not idle: a stream that takes longer than the idle timeout brings a new
+// Busy is not idle: a stream that takes longer than the idle timeout brings a new
 // token in its trailer.
 func TestALongStreamDoesNotIdleOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -303,23 +305,54 @@ func TestALongStreamDoesNotIdleOut(t *testing.T) {
 	})
 }
 
-// 2. The clocks of replicas may differ by the skew. A token from further in the future
-// is refused: it would live longer than it may.
+// The clocks of replicas may differ by the skew. A token from further in the future
+// is refused, as it would live longer than it may, and the log says why.
 func TestClocksMayDifferByTheSkew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys := ring(t, aKey())
-		tolerant := sealingBy(t, keys, session.WithClockSkew(time.Minute))
-		none := sealingBy(t, keys, session.WithClockSkew(0))
-		c := serveEdgeInBubble(t, over(tolerant), nil).client()
-		exact := serveEdgeInBubble(t, over(none), nil).client()
-		behind := c.must(setOption("schema", "prod"), "").cookie(t)
-		if got := exact.option("schema", behind); got != "prod" {
-			t.Errorf("schema %q", got)
+		key := aKey()
+		var log logBuffer
+		m := sealingBy(t, ring(t, key), session.WithClockSkew(time.Minute), session.WithTokenTimeouts(16*time.Minute, time.Hour))
+		c := serveEdgeInBubble(t, over(m, session.WithLogger(log.logger())), nil).client()
+		from := func(issued, used time.Duration) string { return elsewhere(t, key, issued, used) }
+		for name, cookie := range map[string]string{
+			"ahead by the skew":      from(time.Minute, time.Minute),
+			"behind by the skew":     from(-19*time.Minute, -18*time.Minute),
+			"behind at the lifetime": from(-61*time.Minute, 0),
+		} {
+			if got := c.option("schema", cookie); got != "prod" {
+				t.Errorf("%s: schema %q", name, got)
+			}
+		}
+		wantGone(t, c.do(info(""), from(-19*time.Minute, -18*time.Minute-time.Second)), "IDLE")
+		wantGone(t, c.do(info(""), from(-61*time.Minute-time.Second, 0)), "LIFETIME")
+		for _, future := range []string{from(0, time.Minute+time.Second), from(time.Minute+time.Second, time.Minute+time.Second)} {
+			wantGone(t, c.do(info(""), future), "UNKNOWN")
+		}
+		if got := m.Stats().Future; got != 2 || !strings.Contains(log.String(), "clocks differ") {
+			t.Errorf("%d from the future; the log: %s", got, log.String())
 		}
 	})
 }
 
-// 3. With keys, tokens of Apache's format are refused, and their clients told if they
+// elsewhere returns the cookie of a session with a schema, as a replica has sealed it
+// whose clock differs.
+func elsewhere(t *testing.T, key []byte, issued, used time.Duration) string {
+	t.Helper()
+	r, err := sealedtoken.NewRing(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options, err := proto.Marshal(&flight.GetSessionOptionsResult{SessionOptions: map[string]*flight.SessionOptionValue{"schema": text("prod")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	sealed, _ := sealedtoken.NewSealer(r, session.StatelessSessionCookieName, "").Seal(&sealedtoken.Claims{
+		ID: sealedtoken.NewID(), Issued: now.Add(issued), Used: now.Add(used), Held: true, Options: options})
+	return session.StatelessSessionCookieName + "=" + sealed
+}
+
+// With keys, tokens of Apache's format are refused, and their clients told if they
 // held anything.
 func TestPlainTokensAreRefused(t *testing.T) {
 	for name, opts := range map[string][]session.StatelessSessionManagerOption{
@@ -336,7 +369,7 @@ func TestPlainTokensAreRefused(t *testing.T) {
 	}
 }
 
-// 3. A migration window takes plain tokens until a stated time, for declared options
+// A migration window takes plain tokens until a stated time, for declared options
 // only, as the client could have set them; the answer seals the session.
 func TestTheWindowTakesDeclaredOptionsOfPlainTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -367,7 +400,7 @@ func TestTheWindowTakesDeclaredOptionsOfPlainTokens(t *testing.T) {
 	})
 }
 
-// 4. CloseSession revokes all tokens of the session, for as long as one could live.
+// CloseSession revokes all tokens of the session, for as long as one could live.
 func TestAClosedSessionStaysClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := sealing(t, short())
@@ -400,7 +433,7 @@ func TestAClosedSessionStaysClosed(t *testing.T) {
 	})
 }
 
-// 4. When there is no place for another closed session, none is closed that lives again,
+// When there is no place for another closed session, none is closed that lives again,
 // nobody else is logged out, and the client learns that it is not closed.
 func TestASessionThatCannotBeRevokedIsNotClosed(t *testing.T) {
 	m := sealing(t, session.WithRevocation(2, nil))
@@ -424,7 +457,7 @@ func TestASessionThatCannotBeRevokedIsNotClosed(t *testing.T) {
 	}
 }
 
-// 4. A flood of anonymous callers that close sessions keeps nobody from logging in.
+// A flood of anonymous callers that close sessions keeps nobody from logging in.
 func TestAFloodOfAnonymousCallersKeepsNobodyFromLoggingIn(t *testing.T) {
 	s := renewing(session.Principal{Name: "alice"})
 	s.statements["LOGIN"] = func(ctx context.Context, _ session.ServerSession) error {
@@ -449,7 +482,7 @@ func TestAFloodOfAnonymousCallersKeepsNobodyFromLoggingIn(t *testing.T) {
 	}
 }
 
-// 4. A session of which there never was a token takes no place among those that were
+// A session of which there never was a token takes no place among those that were
 // closed.
 func TestASessionThatNobodyHasATokenOfIsClosedWithoutAPlace(t *testing.T) {
 	m := sealing(t, session.WithRevocation(1, nil))
@@ -468,7 +501,7 @@ func TestASessionThatNobodyHasATokenOfIsClosedWithoutAPlace(t *testing.T) {
 	}
 }
 
-// 4. A session whose client was told of an old token can be closed by a new one.
+// A session whose client was told of an old token can be closed by a new one.
 func TestAnOldTokenInTheWayOfNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := serveEdgeInBubble(t, over(sealing(t, short())), nil).client()
@@ -483,7 +516,7 @@ func TestAnOldTokenInTheWayOfNothing(t *testing.T) {
 	})
 }
 
-// 4. A flood of one principal costs that one its other sessions, and nobody else.
+// A flood of one principal costs that one its other sessions, and nobody else.
 func TestAFloodOfClosedSessionsCostsItsPrincipalAlone(t *testing.T) {
 	m := sealing(t, session.WithRevocation(8, nil))
 	c := serveEdge(t, over(m, session.WithPrincipal(who)), nil).client()
@@ -522,7 +555,7 @@ func TestAFloodOfClosedSessionsCostsItsPrincipalAlone(t *testing.T) {
 	}
 }
 
-// 4. Replicas share what is closed; if they cannot be told, the session is not closed.
+// Replicas share what is closed; if they cannot be told, the session is not closed.
 func TestReplicasShareRevocations(t *testing.T) {
 	keys := ring(t, aKey())
 	var other *session.StatelessServerSessionManager
@@ -568,7 +601,7 @@ func TestReplicasShareRevocations(t *testing.T) {
 	wantGone(t, serveEdge(t, over(restarted), nil).client().do(info(""), cookie), "CLOSED")
 }
 
-// 5. What is remembered of a token ends with its key, its session and its time, and
+// What is remembered of a token ends with its key, its session and its time, and
 // never is another token's.
 func TestTheCacheOutlivesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
