@@ -325,6 +325,7 @@ func TestClocksMayDifferByTheSkew(t *testing.T) {
 		}
 		wantGone(t, c.do(info(""), from(-19*time.Minute, -18*time.Minute-time.Second)), "IDLE")
 		wantGone(t, c.do(info(""), from(-61*time.Minute-time.Second, 0)), "LIFETIME")
+		wait(2 * time.Second) // the log has a line a second
 		for _, future := range []string{from(0, time.Minute+time.Second), from(time.Minute+time.Second, time.Minute+time.Second)} {
 			wantGone(t, c.do(info(""), future), "UNKNOWN")
 		}
