@@ -437,7 +437,8 @@ func TestAClosedSessionStaysClosed(t *testing.T) {
 // When there is no place for another closed session, none is closed that lives again,
 // nobody else is logged out, and the client learns that it is not closed.
 func TestASessionThatCannotBeRevokedIsNotClosed(t *testing.T) {
-	m := sealing(t, session.WithRevocation(2, nil))
+	told := 0
+	m := sealing(t, session.WithRevocation(2, func(context.Context, session.Revocation) error { told++; return nil }))
 	c := serveEdge(t, over(m), nil).client()
 	var open []string
 	for i := range 4 {
@@ -453,8 +454,8 @@ func TestASessionThatCannotBeRevokedIsNotClosed(t *testing.T) {
 			t.Errorf("session %d has n = %q", i+1, got)
 		}
 	}
-	if got := m.Stats(); got.Refused != 1 || got.Revoked != 1 {
-		t.Errorf("%+v", got)
+	if got := m.Stats(); got.Refused != 1 || got.Revoked != 1 || told != 1 {
+		t.Errorf("%+v, %d times others were told", got, told)
 	}
 }
 

@@ -62,10 +62,16 @@ func TestARefusedValueIsInNoToken(t *testing.T) {
 	go func() { refused <- c.do(setOption("role", "admin"), first) }()
 	<-asked
 	leaked := last2(c.do(info(""), first), first) // any other call of the same client, meanwhile
+	changed := last2(c.do(setOption("z", "w"), first), "")
 	close(proceed)
 	<-refused
-	if got := c.option("role", leaked); got != "user" {
-		t.Errorf("with the token of the other call, role = %q, which OnChange has refused", got)
+	for _, cookie := range []string{leaked, changed} {
+		if got := c.option("role", cookie); got != "user" {
+			t.Errorf("with the token of another call, role = %q, which OnChange has refused", got)
+		}
+	}
+	if got := c.option("z", changed); got != "w" {
+		t.Errorf("z = %q", got)
 	}
 }
 
