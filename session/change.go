@@ -37,7 +37,7 @@ func (o *Option[T]) change(ctx context.Context, value *flight.SessionOptionValue
 	kept := false
 	if travels, ok := target.(*StatelessServerSession); ok {
 		travels.wait(o.Name)
-		defer func() { travels.nowIn(s).decide(o.Name, kept) }()
+		defer func() { travels.nowIn(s).decide(o.Name) }()
 	}
 	was := stored(s, o.Name)
 	if err := SetOption(ctx, o.Name, value); err != nil {
@@ -55,6 +55,9 @@ func (o *Option[T]) change(ctx context.Context, value *flight.SessionOptionValue
 	err = o.tell(ctx, from, to)
 	if now := unwrap(s); err == nil && reflect.ValueOf(target).Comparable() && !same(now, nowIn(s, target)) { // by Begin, or a handle: there the option is not set
 		err = &observerError{errElsewhereNow}
+	}
+	if travels, ok := target.(*StatelessServerSession); err == nil && ok && travels.nowIn(s) == travels && travels.wasRenewed() { // by another call
+		err = errNotKept
 	}
 	kept = err == nil
 	return err
@@ -184,6 +187,16 @@ type changing struct {
 }
 
 type changeKey struct{}
+
+// isChanging reports whether ctx is that of an OnChange of an option of the session.
+func isChanging(ctx context.Context, s ServerSession) bool {
+	for c, _ := ctx.Value(changeKey{}).(*changing); c != nil; c = c.outer {
+		if !c.over.Load() && same(c.session, s) {
+			return true
+		}
+	}
+	return false
+}
 
 // errCircular says that an OnChange would have to be told of a change of its own.
 var errCircular = &callError{code: codes.Internal, reason: "SESSION_FAILED", text: "an option was set while it was being changed"}

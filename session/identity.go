@@ -71,7 +71,7 @@ func (s *StatelessServerSession) take(c *content) {
 func (s *StatelessServerSession) catchUp(c *content, old bool) (joins, closed bool) {
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	switch expires, settled := s.expires, s.changes == s.said.Change; {
+	switch expires, settled := s.expires, s.changes == s.said.Change && len(s.undecided) == 0; {
 	case s.Closed() || s.over:
 		return false, true
 	case c.ID != s.id: // it was renewed
@@ -181,15 +181,21 @@ func (s *StatelessServerSession) finish() {
 // renewed returns the session that this one is from now on, for a new owner. Calls that
 // have this one do not learn of that: somebody may have planted its token. The caller
 // holds writes.
-func (s *StatelessServerSession) renewed(owner string, expires time.Time) *StatelessServerSession {
+// What is not decided about is not in it, unless it is the call that changes it which
+// renews the session.
+func (s *StatelessServerSession) renewed(owner string, expires time.Time, changes bool) *StatelessServerSession {
 	said := *s.said
 	said.text = "" // it is of the old ID
-	is := &StatelessServerSession{manager: s.manager, changes: s.changes, undecided: maps.Clone(s.undecided)}
+	is := &StatelessServerSession{manager: s.manager, changes: s.changes}
 	is.id, is.owner, is.expires, is.said = token.NewID(), owner, expires, &said
 	s.mu.Lock()
-	s.shared = true
-	is.values, is.shared, is.held = s.values, true, s.held
+	is.values, is.held = maps.Clone(s.values), s.held
 	s.mu.Unlock()
+	if changes {
+		is.undecided = maps.Clone(s.undecided)
+	} else {
+		is.values = s.decided(is.values)
+	}
 	s.next, s.over = is, true
 	return is
 }
@@ -202,7 +208,7 @@ func (s *StatelessServerSession) apart() *StatelessServerSession {
 	s.writes.Lock()
 	defer s.writes.Unlock()
 	next, over := s.next, s.over
-	is := s.renewed(s.owner, s.expires)
+	is := s.renewed(s.owner, s.expires, false)
 	s.next, s.over = next, over
 	is.id, is.said = s.id, s.said
 	return is
@@ -229,7 +235,15 @@ func (s *StatelessServerSession) nowIn(call ServerSession) *StatelessServerSessi
 func (s *StatelessServerSession) isLost() bool {
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	return s.manager.seals() && (s.next != nil || !s.said.Held && (s.Closed() || s.manager.hasRevoked(s)))
+	return s.manager.seals() && !s.said.Held && (s.Closed() || s.manager.hasRevoked(s))
+}
+
+// wasRenewed reports whether another call has renewed the session: what is set in this
+// one is lost.
+func (s *StatelessServerSession) wasRenewed() bool {
+	s.writes.Lock()
+	defer s.writes.Unlock()
+	return s.next != nil
 }
 
 // ownerName returns whose it is; empty: nobody's.

@@ -16,11 +16,14 @@ import (
 // the answer to one would take back what another one has changed meanwhile. It holds
 // nothing longer than the calls last.
 type inUse struct {
-	mu  sync.Mutex
-	all map[token.ID]*StatelessServerSession
+	mu    sync.Mutex
+	all   map[token.ID]*StatelessServerSession
+	forks map[*StatelessServerSession]bool // that are of one call alone
 }
 
-func newInUse() *inUse { return &inUse{all: make(map[token.ID]*StatelessServerSession)} }
+func newInUse() *inUse {
+	return &inUse{all: make(map[token.ID]*StatelessServerSession), forks: make(map[*StatelessServerSession]bool)}
+}
 
 // join returns the session that a token names; nil: it is closed. It is followed by
 // leave.
@@ -46,6 +49,9 @@ func (u *inUse) join(c *content, m *StatelessServerSessionManager) *StatelessSer
 	u.leave(s)
 	s = c.session(m) // what the token says is not what that session does: it is for this call alone
 	s.users = 1
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.forks[s] = true
 	return s
 }
 
@@ -101,11 +107,19 @@ func (u *inUse) get(id token.ID) *StatelessServerSession {
 	return u.all[id]
 }
 
-// snapshot returns the sessions that calls use.
-func (u *inUse) snapshot() []*StatelessServerSession {
+// named returns the sessions that calls use, with this ID or of which that is not known,
+// or everybody's.
+func (u *inUse) named(id token.ID, everybody bool) []*StatelessServerSession {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return slices.Collect(maps.Values(u.all))
+	all := slices.Collect(maps.Keys(u.forks))
+	if everybody {
+		return slices.AppendSeq(all, maps.Values(u.all))
+	}
+	if s := u.all[id]; s != nil {
+		all = append(all, s)
+	}
+	return all
 }
 
 func (u *inUse) leave(s *StatelessServerSession) {
@@ -123,11 +137,12 @@ func (u *inUse) remove(s *StatelessServerSession) {
 	if u.all[s.filed] == s {
 		delete(u.all, s.filed)
 	}
+	delete(u.forks, s)
 }
 
 // len returns how many there are.
 func (u *inUse) len() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return len(u.all)
+	return len(u.all) + len(u.forks)
 }

@@ -288,7 +288,7 @@ func (h *handle) replace(old *held, by *named) (*held, error) {
 	l, err := h.m.createAnew(h, by, old)
 	if err == nil {
 		if b, ok := old.other.(*bearer); ok {
-			b.ends = whyReplaced
+			b.supplanted(l)
 		}
 		if _, err = h.m.end(old); errors.Is(err, errNoPlace) && old.owner() == "" && by.name() != "" {
 			err = nil // as for Renew

@@ -57,6 +57,9 @@ func (h *handle) putIn(s ServerSession, name string, value *flight.SessionOption
 	} else {
 		h.erase(s, name)
 	}
+	if travels, ok := unwrap(s).(*StatelessServerSession); ok && travels.wasRenewed() {
+		return errNotKept
+	}
 	return nil
 }
 
@@ -72,7 +75,7 @@ func (h *handle) late() error {
 func (h *handle) putInto(s ServerSession, name string, value *flight.SessionOptionValue) error {
 	if travels, ok := s.(*StatelessServerSession); ok {
 		err := travels.keep(name, value)
-		if err == nil && travels.isLost() && !h.closed.Load() && h.m.config.policy != RenewDead {
+		if err == nil && (travels.wasRenewed() || travels.isLost() && !h.closed.Load() && h.m.config.policy != RenewDead) {
 			err = errNotKept
 		}
 		return err

@@ -63,7 +63,7 @@ func Renew(ctx context.Context, who ...Principal) error {
 	if err := h.seen(ctx, who); err != nil {
 		return err
 	}
-	if err := h.renew(who); err != nil {
+	if err := h.renew(ctx, who); err != nil {
 		return h.m.refusal(h.base, err)
 	}
 	return nil
@@ -81,7 +81,7 @@ func errUnsupported(format string, args ...any) error {
 		sentinel: errors.ErrUnsupported, cause: fmt.Errorf("session: Renew: "+format, args...)}
 }
 
-func (h *handle) renew(who []Principal) (err error) {
+func (h *handle) renew(ctx context.Context, who []Principal) (err error) {
 	defer contain(&err)
 	done, err := h.alone()
 	if err != nil {
@@ -95,7 +95,7 @@ func (h *handle) renew(who []Principal) (err error) {
 	case l == nil:
 		return nil
 	case h.m.stateless != nil:
-		return h.renewStateless(l.other.(*bearer), who)
+		return h.renewStateless(ctx, l.other.(*bearer), who)
 	case h.m.own == nil:
 		return errUnsupported("it is a %T's", h.m.manager)
 	case !l.cookie && !h.byHandle(l) && !names(who), h.isBrief() && l.fresh:

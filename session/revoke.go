@@ -70,11 +70,8 @@ func (m *StatelessServerSessionManager) add(e revocation.Entry) (first bool, err
 	if first, err = m.revoked.Add(e); err != nil {
 		return false, err
 	}
-	if e.ID == (revocation.ID{}) || m.revoked.Stats().Collapsed != collapsed {
-		for _, s := range m.inUse.snapshot() {
-			m.isOver(s)
-		}
-	} else if s := m.inUse.get(token.ID(e.ID)); s != nil {
+	everybody := e.ID == (revocation.ID{}) || m.revoked.Stats().Collapsed != collapsed
+	for _, s := range m.inUse.named(token.ID(e.ID), everybody) {
 		m.isOver(s)
 	}
 	return first, nil

@@ -79,18 +79,26 @@ func (s *StatelessServerSession) marshal() ([]byte, error) {
 	defer s.mu.RUnlock()
 	values := s.values
 	if len(s.undecided) > 0 {
-		values = maps.Clone(values)
-		for name, was := range s.undecided {
-			if values[name] = was; was == nil {
-				delete(values, name)
-			}
-		}
+		values = s.decided(maps.Clone(values))
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&flight.GetSessionOptionsResult{SessionOptions: values})
 	if err != nil {
 		return nil, fmt.Errorf("session: an option cannot be encoded: %w", err)
 	}
 	return b, nil
+}
+
+// decided returns the values, which it changes, without what is not decided about. The
+// caller holds writes.
+func (s *StatelessServerSession) decided(values map[string]*flight.SessionOptionValue) map[string]*flight.SessionOptionValue {
+	for name, was := range s.undecided {
+		if was == nil {
+			delete(values, name)
+		} else {
+			values[name] = was
+		}
+	}
+	return values
 }
 
 // SetSessionOption sets an option to a copy of value. A value without content,
@@ -145,7 +153,7 @@ func (s *StatelessServerSession) keep(name string, value *flight.SessionOptionVa
 		encoded -= entrySize(name, was)
 	}
 	if s.manager != nil {
-		if err := s.manager.admits(s, name, value, encoded); err != nil {
+		if err := s.manager.admits(s, name, value, encoded+s.reserved(name)); err != nil {
 			return err
 		}
 	}
@@ -153,6 +161,20 @@ func (s *StatelessServerSession) keep(name string, value *flight.SessionOptionVa
 	s.changed(name)
 	s.encoded = encoded
 	return nil
+}
+
+// reserved returns how much longer than now the options may travel, if what is not decided
+// about is undone. The caller holds writes.
+func (s *StatelessServerSession) reserved(but string) (n int) {
+	for name, was := range s.undecided {
+		if is := s.value(name); name != but && was != nil {
+			n += entrySize(name, was)
+			if is != nil {
+				n -= min(entrySize(name, is), entrySize(name, was))
+			}
+		}
+	}
+	return n
 }
 
 // changed counts a change, unless it is not decided about. The caller holds writes.
@@ -184,12 +206,12 @@ func (s *StatelessServerSession) wait(name string) {
 	s.undecided[name] = s.value(name)
 }
 
-// decide is called when a change was accepted, or was undone.
-func (s *StatelessServerSession) decide(name string, accepted bool) {
+// decide is called when a change was accepted, or was undone as far as that was possible.
+func (s *StatelessServerSession) decide(name string) {
 	s.writes.Lock()
 	defer s.writes.Unlock()
 	was := s.undecided[name]
-	if delete(s.undecided, name); accepted && !equalValues(was, s.value(name)) {
+	if delete(s.undecided, name); !equalValues(was, s.value(name)) {
 		s.changes++
 	}
 }

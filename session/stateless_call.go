@@ -123,7 +123,7 @@ func (h *handle) speak(b *bearer) (sent bool, wait chan struct{}, _ error) {
 		return false, nil, nil
 	}
 	if s.ending > 0 {
-		if s.changes == s.said.Change {
+		if s.changes == s.said.Change && b.has(s.said.text) {
 			return false, nil, nil
 		}
 		return false, s.settled, nil
@@ -173,7 +173,7 @@ func (h *handle) deletesStateless(b *bearer) bool {
 }
 
 // renewStateless gives a sealed session a new ID, and revokes the old one.
-func (h *handle) renewStateless(b *bearer, who []Principal) error {
+func (h *handle) renewStateless(ctx context.Context, b *bearer, who []Principal) error {
 	if !b.m.seals() {
 		return errUnsupported("it has no ID, as it is not sealed")
 	}
@@ -181,7 +181,7 @@ func (h *handle) renewStateless(b *bearer, who []Principal) error {
 	if err != nil {
 		return err
 	}
-	r := statelessRenewal{h: h, b: b, caller: owner, next: Principal{Name: owner}, moved: names(who)}
+	r := statelessRenewal{h: h, b: b, caller: owner, next: Principal{Name: owner}, moved: names(who), within: isChanging(ctx, b.session)}
 	if r.moved {
 		if r.next = who[0]; expired(r.next) != nil {
 			return expired(r.next)
@@ -198,6 +198,8 @@ type statelessRenewal struct {
 	caller string    // whose the session must still be
 	next   Principal // whose it will be
 	moved  bool      // it gets another principal
+	said   bool      // there is a token of the old ID
+	within bool      // it is an OnChange that renews it, of an option that is changed in it
 }
 
 func (r *statelessRenewal) run() error {
@@ -213,11 +215,17 @@ func (r *statelessRenewal) run() error {
 	if !first {
 		return errOver
 	}
-	if _, err := r.b.m.revoke(r.h.base, e); err != nil && !r.mayStay(err) {
+	if r.said {
+		if _, err := r.b.m.revoke(r.h.base, e); err != nil && !r.mayStay(err) {
+			undo()
+			return err
+		}
+	}
+	if err := r.move(); err != nil {
 		undo()
 		return err
 	}
-	return r.move()
+	return nil
 }
 
 // begin returns what is to be revoked, or why the session cannot be renewed.
@@ -233,6 +241,7 @@ func (r *statelessRenewal) begin() (e revocation.Entry, _ error) {
 		return e, err
 	}
 	s.begin()
+	r.said = s.said.text != ""
 	if s.future = ""; r.moved { // until then nothing is set that would not fit with it
 		s.future = r.next.Name
 	}
@@ -269,7 +278,12 @@ func (r *statelessRenewal) move() error {
 	if r.moved {
 		expires = r.next.Expires
 	}
-	is := s.renewed(r.next.Name, expires)
+	is := s.renewed(r.next.Name, expires, r.within)
+	for _, d := range []time.Duration{time.Millisecond, m.skew} { // it began before those of its owner that were put together
+		if _, yes := m.revoked.Revoked(revocation.ID(is.id), is.owner, is.said.Issued); yes {
+			is.said.Issued = time.Now().Add(d)
+		}
+	}
 	b := &bearer{m: m, ctx: r.b.ctx, session: is, id: is.id, known: r.b.known, knows: r.b.knows}
 	m.inUse.replace(s, is, is.id)
 	s.writes.Unlock()

@@ -54,6 +54,24 @@ func (b *bearer) Release() {
 	}
 }
 
+// supplanted notes that another session takes the place of the one that the call has.
+func (b *bearer) supplanted(by *held) {
+	b.ends = whyReplaced
+	known, knows := b.client()
+	if is, ok := by.other.(*bearer); ok {
+		is.session.writes.Lock()
+		defer is.session.writes.Unlock()
+		is.known, is.knows = known, knows // a cookie that the new one replaces, or deletes
+	}
+}
+
+// client returns the token that the client has.
+func (b *bearer) client() (known string, knows bool) {
+	b.session.writes.Lock()
+	defer b.session.writes.Unlock()
+	return b.known, b.knows
+}
+
 // isShared reports whether other calls of this process use the session.
 func (b *bearer) isShared() bool { return b.m.seals() && b.m.inUse.shared(b.session) }
 
@@ -197,7 +215,7 @@ func sourceOfOwner(name string) string {
 // beside it; empty: it has not.
 func (m *StatelessServerSessionManager) over(c *content, now time.Time) (why, more string) {
 	passed := func(t time.Time, d time.Duration) bool { return now.Sub(t) > d+m.skew }
-	if c.Issued.Sub(now) > m.skew || c.Used.Sub(now) > m.skew {
+	if most := m.skew + time.Millisecond; c.Issued.Sub(now) > most || c.Used.Sub(now) > most { // tokens count milliseconds
 		m.future.Add(1)
 		return whyUnknown, "it is from the future: clocks differ by more than WithClockSkew allows"
 	}

@@ -274,9 +274,8 @@ func (m *StatelessServerSessionManager) end(ctx context.Context, s *StatelessSer
 		return !s.Closed(), s.Close()
 	}
 	s.writes.Lock()
-	unsaid, over := s.said.text == "", s.over
-	r := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: why}
-	if over || unsaid {
+	e := revocation.Entry{ID: revocation.ID(s.id), Principal: s.owner, Issued: s.said.Issued, Why: why}
+	if over := s.over; over || s.said.text == "" {
 		s.over = true
 		s.writes.Unlock()
 		return !s.closed.Swap(true) && !over, nil
@@ -290,16 +289,23 @@ func (m *StatelessServerSessionManager) end(ctx context.Context, s *StatelessSer
 			s.closed.Store(false) // its own Close may have closed it
 		}
 	}()
-	if ended, err = m.revoke(ctx, r); err != nil {
+	if ended, err = m.revoke(ctx, e); err != nil {
 		return false, err
 	}
+	next := s.done()
+	for next != nil && err == nil && next.ownerName() == e.Principal { // it was renewed meanwhile, not given to somebody else
+		if _, err = m.end(ctx, next, why); err == nil {
+			next = next.done()
+		}
+	}
+	return ended && err == nil, err
+}
+
+// done notes that a session is over, and returns what it was renewed to.
+func (s *StatelessServerSession) done() *StatelessServerSession {
 	s.writes.Lock()
+	defer s.writes.Unlock()
 	s.over = true
 	s.closed.Store(true)
-	next := s.next
-	s.writes.Unlock()
-	if next != nil && next.ownerName() == r.Principal { // it was renewed meanwhile, not given to somebody else
-		return m.end(ctx, next, why)
-	}
-	return ended, nil
+	return s.next
 }
