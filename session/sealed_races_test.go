@@ -342,7 +342,7 @@ func TestARenewalDuringAClose(t *testing.T) {
 			select {
 			case r = <-closing:
 				ended = true
-			case <-h.begun: // it endIt what the session was renewed to
+			case <-h.begun: // it ends what the session was renewed to
 				if n := int(h.n.Load()) - 1; n < len(h.by) {
 					h.by[n] <- nil
 				} else {
