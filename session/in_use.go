@@ -85,7 +85,7 @@ func (u *inUse) shared(s *StatelessServerSession) bool {
 func (u *inUse) add(s *StatelessServerSession, id token.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if s.users++; s.users == 1 {
+	if s.users++; s.users == 1 && u.all[id] == nil {
 		u.file(s, id)
 	}
 }

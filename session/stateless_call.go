@@ -93,8 +93,7 @@ func (m *interceptors) createStateless(h *handle, by *named) (*held, error) {
 // call is about to close is over is waited for, no longer than the client does or
 // UpdateTimeout, if there is something to be lost.
 func (h *handle) announceStateless(b *bearer) error {
-	patience := time.NewTimer(UpdateTimeout)
-	defer patience.Stop()
+	var patience <-chan time.Time
 	for {
 		sent, wait, err := h.speak(b)
 		if sent {
@@ -103,11 +102,14 @@ func (h *handle) announceStateless(b *bearer) error {
 		if wait == nil {
 			return err
 		}
+		if patience == nil {
+			patience = time.After(UpdateTimeout)
+		}
 		select {
 		case <-wait:
 		case <-h.base.Done():
 			return nil
-		case <-patience.C:
+		case <-patience:
 			return errNotKept
 		}
 	}

@@ -85,7 +85,7 @@ func (b *bearer) again() (*bearer, error) {
 		return &bearer{m: b.m, ctx: b.ctx, session: s}, nil
 	}
 	s.writes.Lock()
-	id, over := s.id, s.Closed() || b.m.hasRevoked(s)
+	id, over := s.id, b.gone.Load() || s.Closed() || b.m.hasRevoked(s)
 	s.writes.Unlock()
 	if over {
 		return nil, ErrNoSession
