@@ -174,18 +174,12 @@ func (b BaseServer) end(ctx context.Context) (_ gen.CloseSessionResult_Status, e
 // shared reports whether other calls use the session of the call, as far as the store
 // can tell.
 func shared(ctx context.Context, s ServerSession) bool {
+	if travels, ok := unwrap(s).(*StatelessServerSession); ok {
+		return travels.isShared()
+	}
 	if h := handleFrom(ctx); h != nil {
 		l := h.live.Load()
-		if l == nil {
-			return false
-		}
-		if b, ok := l.other.(*bearer); ok {
-			return b.isShared()
-		}
-		return h.m.store != nil && l.leased().Shared()
-	}
-	if travels, ok := s.(*StatelessServerSession); ok {
-		return travels.manager.seals() && travels.manager.inUse.shared(travels)
+		return l != nil && h.m.store != nil && l.leased().Shared()
 	}
 	own, ok := s.(*statefulServerSession)
 	if !ok {

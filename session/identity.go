@@ -20,8 +20,8 @@ import (
 type identity struct {
 	said    *content      // what its token says
 	branch  []uint64      // hashes of the tokens that it had before, the latest ones
-	id      token.ID      // it gets another one if it is renewed
-	owner   string        // the principal whose it is, likewise; empty: nobody's
+	id      token.ID      // it never changes: what it is renewed to is another session
+	owner   string        // the principal whose it is; empty: nobody's
 	expires time.Time     // when the latest proof of its principal ends; zero: never
 	told    atomic.Bool   // a client was told that it is closed, under Apache's shape of middleware
 	over    bool          // it is revoked, or was renewed: no client gets a token of it any more
@@ -31,8 +31,7 @@ type identity struct {
 	next   *StatelessServerSession // what it was renewed to
 	future string                  // the principal whose it is about to be, for whose name its cookie must have room
 
-	filed token.ID // under which it is found by other calls; the mutex of its manager's inUse guards it
-	users int      // of these, as well
+	users int // calls that have it; the mutex of its manager's inUse guards it
 }
 
 // content is what a token says. It does not change: calls share it.
@@ -74,8 +73,6 @@ func (s *StatelessServerSession) catchUp(c *content, old bool) (joins, closed bo
 	switch expires, settled := s.expires, s.changes == s.said.Change && len(s.undecided) == 0; {
 	case s.Closed() || s.over:
 		return false, true
-	case c.ID != s.id: // it was renewed
-		return false, false
 	case s.wrote(c.text):
 	case !old && settled && c.Change > s.changes:
 		s.take(c)
@@ -178,16 +175,11 @@ func (s *StatelessServerSession) finish() {
 	}
 }
 
-// renewed returns the session that this one is from now on, for a new owner. Calls that
-// have this one do not learn of that: somebody may have planted its token. The caller
-// holds writes.
-// What is not decided about is not in it, unless it is the call that changes it which
-// renews the session.
-func (s *StatelessServerSession) renewed(owner string, expires time.Time, changes bool) *StatelessServerSession {
-	said := *s.said
-	said.text = "" // it is of the old ID
+// copied returns a copy of the session that shares nothing with it. What is not decided
+// about is not in it, unless it is for the call that changes it. The caller holds writes.
+func (s *StatelessServerSession) copied(changes bool) *StatelessServerSession {
 	is := &StatelessServerSession{manager: s.manager, changes: s.changes}
-	is.id, is.owner, is.expires, is.said = token.NewID(), owner, expires, &said
+	is.id, is.owner, is.expires, is.said = s.id, s.owner, s.expires, s.said
 	s.mu.Lock()
 	is.values, is.held = maps.Clone(s.values), s.held
 	s.mu.Unlock()
@@ -196,6 +188,17 @@ func (s *StatelessServerSession) renewed(owner string, expires time.Time, change
 	} else {
 		is.values = s.decided(is.values)
 	}
+	return is
+}
+
+// renewed returns the session that this one is from now on, for a new owner. Calls that
+// have this one do not learn of that: somebody may have planted its token. The caller
+// holds writes.
+func (s *StatelessServerSession) renewed(owner string, expires time.Time, changes bool) *StatelessServerSession {
+	said := *s.said
+	said.text = "" // it is of the old ID
+	is := s.copied(changes)
+	is.id, is.owner, is.expires, is.said = token.NewID(), owner, expires, &said
 	s.next, s.over = is, true
 	return is
 }
@@ -207,11 +210,12 @@ func (s *StatelessServerSession) apart() *StatelessServerSession {
 	}
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	next, over := s.next, s.over
-	is := s.renewed(s.owner, s.expires, false)
-	s.next, s.over = next, over
-	is.id, is.said = s.id, s.said
-	return is
+	return s.copied(false)
+}
+
+// isShared reports whether other calls of this process use the session.
+func (s *StatelessServerSession) isShared() bool {
+	return s.manager.seals() && s.manager.inUse.shared(s)
 }
 
 // nowIn returns what the session was renewed to by a call, whose session or handle is

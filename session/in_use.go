@@ -33,8 +33,7 @@ func (u *inUse) join(c *content, m *StatelessServerSessionManager) *StatelessSer
 	if s == nil {
 		defer u.mu.Unlock()
 		s = c.session(m)
-		u.file(s, c.ID)
-		s.users = 1
+		u.all[c.ID], s.users = s, 1
 		return s
 	}
 	s.users++
@@ -58,19 +57,27 @@ func (u *inUse) join(c *content, m *StatelessServerSessionManager) *StatelessSer
 // rejoin is join for a token that is too old by itself, but of a session that is in use:
 // busy is not idle. nil: it is not, or does not say what the token does.
 func (u *inUse) rejoin(c *content) *StatelessServerSession {
-	u.mu.Lock()
-	s := u.all[c.ID]
+	s := u.enter(c.ID)
 	if s == nil {
-		u.mu.Unlock()
 		return nil
 	}
-	s.users++
-	u.mu.Unlock()
 	if joins, _ := s.catchUp(c, true); joins {
 		return s
 	}
 	u.leave(s)
 	return nil
+}
+
+// enter returns the session that calls use under this ID; nil: there is none. It is
+// followed by leave.
+func (u *inUse) enter(id token.ID) *StatelessServerSession {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.all[id]
+	if s != nil {
+		s.users++
+	}
+	return s
 }
 
 // shared reports whether other calls use a session.
@@ -82,21 +89,21 @@ func (u *inUse) shared(s *StatelessServerSession) bool {
 
 // add has calls that come with a token of a session share it with the one that has made
 // it, or that outlives its call. It is followed by leave.
-func (u *inUse) add(s *StatelessServerSession, id token.ID) {
+func (u *inUse) add(s *StatelessServerSession) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if s.users++; s.users == 1 && u.all[id] == nil {
-		u.file(s, id)
+	if s.users++; s.users == 1 && u.all[s.id] == nil {
+		u.all[s.id] = s
 	}
 }
 
 // replace has a session that was renewed be found in place of what it was, by its own
 // ID alone. It is followed by leave of both.
-func (u *inUse) replace(was, is *StatelessServerSession, id token.ID) {
+func (u *inUse) replace(was, is *StatelessServerSession) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.remove(was)
-	u.file(is, id)
+	u.all[is.id] = is
 	is.users++
 }
 
@@ -130,12 +137,9 @@ func (u *inUse) leave(s *StatelessServerSession) {
 	}
 }
 
-// file has a session be found by an ID. The caller holds the mutex.
-func (u *inUse) file(s *StatelessServerSession, id token.ID) { u.all[id], s.filed = s, id }
-
 func (u *inUse) remove(s *StatelessServerSession) {
-	if u.all[s.filed] == s {
-		delete(u.all, s.filed)
+	if u.all[s.id] == s {
+		delete(u.all, s.id)
 	}
 	delete(u.forks, s)
 }

@@ -286,8 +286,8 @@ func (r *statelessRenewal) move() error {
 			is.said.Issued = time.Now().Add(d)
 		}
 	}
-	b := &bearer{m: m, ctx: r.b.ctx, session: is, id: is.id, known: r.b.known, knows: r.b.knows}
-	m.inUse.replace(s, is, is.id)
+	b := &bearer{m: m, ctx: r.b.ctx, session: is, known: r.b.known, knows: r.b.knows}
+	m.inUse.replace(s, is)
 	s.writes.Unlock()
 	h.mu.Lock()
 	defer h.mu.Unlock()

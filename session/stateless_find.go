@@ -26,8 +26,7 @@ type bearer struct {
 	m       *StatelessServerSessionManager
 	ctx     context.Context // of the call
 	session *StatelessServerSession
-	id      token.ID    // by which the call has it; guarded by the session's writes
-	known   string      // the token that its client has, as far as the call knows; likewise
+	known   string      // the token that its client has, as far as the call knows; guarded by the session's writes
 	knows   bool        // it has one; likewise
 	spoke   bool        // this call has sent it; likewise
 	ends    string      // why the call ends it; empty: it is closed
@@ -72,9 +71,6 @@ func (b *bearer) client() (known string, knows bool) {
 	return b.known, b.knows
 }
 
-// isShared reports whether other calls of this process use the session.
-func (b *bearer) isShared() bool { return b.m.seals() && b.m.inUse.shared(b.session) }
-
 // Format prints nothing of the token.
 func (b *bearer) Format(f fmt.State, _ rune) { fmt.Fprint(f, "lease of a stateless session") }
 
@@ -85,13 +81,13 @@ func (b *bearer) again() (*bearer, error) {
 		return &bearer{m: b.m, ctx: b.ctx, session: s}, nil
 	}
 	s.writes.Lock()
-	id, over := s.id, b.gone.Load() || s.Closed() || b.m.hasRevoked(s)
+	over := b.gone.Load() || s.Closed() || b.m.hasRevoked(s)
 	s.writes.Unlock()
 	if over {
 		return nil, ErrNoSession
 	}
-	b.m.inUse.add(s, id)
-	return &bearer{m: b.m, ctx: b.ctx, session: s, id: id}, nil
+	b.m.inUse.add(s)
+	return &bearer{m: b.m, ctx: b.ctx, session: s}, nil
 }
 
 // verdict says why a token names no live session of its caller.
@@ -180,14 +176,14 @@ func (m *StatelessServerSessionManager) find(ctx context.Context, text string, w
 	}
 	s.writes.Lock()
 	defer s.writes.Unlock()
-	if s.id == c.ID && m.hasRevoked(s) { // since it was looked at
+	if m.hasRevoked(s) { // since it was looked at
 		defer m.inUse.leave(s)
 		return nil, &verdict{why: whyClosed, held: c.Held || len(c.values) > 0, name: c.ID.String(), id: c.ID}
 	}
 	if who.Name != "" {
 		s.prove(who.Expires)
 	}
-	return &bearer{m: m, ctx: ctx, session: s, id: c.ID, known: text, knows: true}, nil
+	return &bearer{m: m, ctx: ctx, session: s, known: text, knows: true}, nil
 }
 
 // findOpen is find for sessions without keys.

@@ -118,8 +118,8 @@ func (m *StatelessServerSessionManager) create(ctx context.Context, who Principa
 	now := time.Now()
 	s.id, s.owner, s.expires = token.NewID(), who.Name, who.Expires
 	s.said = &content{Claims: token.Claims{Issued: now, Used: now, Expires: who.Expires}}
-	m.inUse.add(s, s.id) // its first answer may be under way when its second call comes
-	return &bearer{m: m, ctx: ctx, session: s, id: s.id}, nil
+	m.inUse.add(s) // its first answer may be under way when its second call comes
+	return &bearer{m: m, ctx: ctx, session: s}, nil
 }
 
 // GetSession returns the session of the context, else the first that a cookie
