@@ -158,7 +158,7 @@ func (s *Store[S]) Shutdown(ctx context.Context) error {
 	select {
 	case <-empty:
 	case <-ctx.Done():
-		result.Killed = s.killRetired()
+		result.Killed = s.killUsed()
 	}
 	s.handOver()
 	if result.Closing = s.closers.Drain(ctx); result.Closing > 0 {
@@ -188,22 +188,25 @@ func (s *Store[S]) stop() <-chan struct{} {
 	return l.empty
 }
 
-func (s *Store[S]) killRetired() (killed int) {
-	for _, e := range s.retiredOnes() {
+// killUsed closes those who are still in use, and reports how many it were.
+func (s *Store[S]) killUsed() (killed int) {
+	for _, e := range s.placedOnes() {
 		if s.kill(e, ReasonShutdown) {
 			killed++
 			if c := s.config.Load(); c.leaseTraces {
 				s.tellLeases(c, e)
 			}
 		} else {
-			s.depart(e) // its last release has yet to come to it
+			s.depart(e) // who ended it has yet to come to it
 		}
 	}
 	return killed
 }
 
-func (s *Store[S]) retiredOnes() []*entry[S] {
+// placedOnes returns all who have a place, in a store that nobody enters any more.
+func (s *Store[S]) placedOnes() []*entry[S] {
+	listed := slices.Collect(s.index.all()) // first: who retires goes from there to the others
 	s.lock()
 	defer s.unlock()
-	return slices.Collect(maps.Keys(s.ledger.retired))
+	return slices.AppendSeq(listed, maps.Keys(s.ledger.retired))
 }

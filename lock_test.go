@@ -4,6 +4,8 @@
 package layover
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -226,5 +228,39 @@ func TestNobodyWhoDepartsIsForgotten(t *testing.T) {
 	must(t, s.Check())
 	if st := s.Stats(); st.Live != 0 || st.Ended[ReasonClosed] != workers*each {
 		t.Errorf("%d are live, %d were closed", st.Live, st.Ended[ReasonClosed])
+	}
+}
+
+// Somebody has just ended a session, and has not yet come to telling the ledger,
+// when a shutdown runs out of time.
+func TestShutdownPastItsDeadlineFindsThoseWhoHaveJustEnded(t *testing.T) {
+	for name, used := range map[string]bool{"idle": false, "in use": true} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			c := new(conn)
+			l, err := s.Add("a", c, Origin{})
+			must(t, err)
+			if !used {
+				l.Release()
+			}
+			e := s.index.find("a")
+			if st := e.load(); !e.swap(st, st.ended(ReasonClosed)) {
+				t.Fatal("it has changed")
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			killed := 0
+			if se := (*ShutdownError)(nil); errors.As(s.Shutdown(ctx), &se) {
+				killed = se.Killed
+			}
+			if st := s.Stats(); st.Live+st.Retired != 0 || (killed == 1) != used {
+				t.Errorf("%d were killed, %d are live, %d retired", killed, st.Live, st.Retired)
+			}
+			s.depart(e)
+			must(t, s.Shutdown(t.Context()))
+			if n := c.closed.Load(); n != 1 {
+				t.Errorf("it was closed %d times", n)
+			}
+		})
 	}
 }
