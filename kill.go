@@ -12,7 +12,7 @@ func (s *Store[S]) Kill(f Fingerprint) bool {
 	for _, e := range s.marked(f) {
 		if st := e.load(); st.phase() == live {
 			if r := s.overdue(c, e, st, now); r != 0 {
-				s.expire(c, e, st, r)
+				s.expire(e, st, r)
 			}
 		}
 		if s.kill(e, ReasonKilled) {

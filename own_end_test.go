@@ -6,6 +6,7 @@ package layover
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -451,4 +452,34 @@ func TestInvariant04NeverStaleAtAnOwnEndThoughTheClockIsHeldUp(t *testing.T) {
 			l.Release()
 		})
 	}
+}
+
+// Somebody finds a session past its own end by settings that have changed when it comes
+// to ending it. What is above the new maximum still leaves as it is released.
+func TestWhoEndsASessionGoesByTheSettingsOfThatMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, WithMaxSessions(8))
+		for _, id := range []string{"a", "b", "c"} {
+			_, l := addLeased(t, s, id)
+			defer l.Release()
+		}
+		_, l := addEnding(t, s, "ends", time.Now().Add(time.Minute))
+		l.Release()
+		lower, err := s.config.Load().with([]Option{WithMaxSessions(2)})
+		must(t, err)
+		s.lock()
+		s.wake(never) // the janitor comes later
+		pass(time.Minute)
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = s.Get("ends") })
+		for range 1000 { // it comes as far as the mutex
+			runtime.Gosched()
+		}
+		s.config.Store(lower) // as Reconfigure does
+		s.ledger.over.Store(true)
+		s.unlock()
+		wg.Wait()
+		must(t, s.Check())
+		wantLive(t, s, "a", "b", "c")
+	})
 }

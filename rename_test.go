@@ -285,7 +285,7 @@ func TestARenamedSessionIsNotEndedUnderItsOldID(t *testing.T) {
 	for name, end := range map[string]func(*Store[*conn], *entry[*conn]) bool{
 		"Kill": func(s *Store[*conn], e *entry[*conn]) bool { return s.kill(e, ReasonKilled) },
 		"a lookup past its own end": func(s *Store[*conn], e *entry[*conn]) bool {
-			s.expire(s.config.Load(), e, e.load(), ReasonLifetime)
+			s.expire(e, e.load(), ReasonLifetime)
 			return false
 		},
 	} {

@@ -127,21 +127,21 @@ func (s *Store[S]) alive(c *config, e *entry[S], soon stamp) (state, error) {
 		if r == 0 {
 			return st, nil
 		}
-		s.expire(c, e, st, r)
+		s.expire(e, st, r)
 	}
 }
 
 // expire tries to end e, which in state st is past its deadline. If that may be
 // moved, then only under the ledger's mutex: nobody ends for a deadline that
-// held a moment ago.
-func (s *Store[S]) expire(c *config, e *entry[S], st state, r Reason) {
+// held a moment ago, nor for settings that did.
+func (s *Store[S]) expire(e *entry[S], st state, r Reason) {
 	if !e.ident.ownEnd() {
 		s.end(e, st, r)
 		return
 	}
 	s.lock()
 	defer s.unlock()
-	s.reapOne(c, e.latest(), s.clock.now())
+	s.reapOne(s.config.Load(), e.latest(), s.clock.now())
 }
 
 // visit finds the live session under id.
