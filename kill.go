@@ -24,14 +24,7 @@ func (s *Store[S]) Kill(f Fingerprint) bool {
 
 // marked returns the entries with fingerprint f that are in the store.
 func (s *Store[S]) marked(f Fingerprint) (found []*entry[S]) {
-	for e := range s.index.all() {
-		if s.Fingerprint(e.id()) == f {
-			found = append(found, e)
-		}
-	}
-	s.lock()
-	defer s.unlock()
-	for e := range s.ledger.retired {
+	for e := range s.placed() {
 		if s.Fingerprint(e.id()) == f {
 			found = append(found, e)
 		}

@@ -5,6 +5,7 @@ package layover
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 )
@@ -190,7 +191,7 @@ func (s *Store[S]) stop() <-chan struct{} {
 
 // killUsed closes those who are still in use, and reports how many it were.
 func (s *Store[S]) killUsed() (killed int) {
-	for _, e := range s.placedOnes() {
+	for e := range s.placed() {
 		if s.kill(e, ReasonShutdown) {
 			killed++
 			if c := s.config.Load(); c.leaseTraces {
@@ -203,10 +204,25 @@ func (s *Store[S]) killUsed() (killed int) {
 	return killed
 }
 
-// placedOnes returns all who have a place, in a store that nobody enters any more.
-func (s *Store[S]) placedOnes() []*entry[S] {
-	listed := slices.Collect(s.index.all()) // first: who retires goes from there to the others
+// placed yields all who have a place, under no lock. Who comes or goes meanwhile may be
+// yielded or not.
+func (s *Store[S]) placed() iter.Seq[*entry[S]] {
+	return func(yield func(*entry[S]) bool) {
+		for e := range s.index.all() {
+			if !yield(e) {
+				return
+			}
+		}
+		for _, e := range s.retiredOnes() { // afterwards: who retires goes from there to here
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store[S]) retiredOnes() []*entry[S] {
 	s.lock()
 	defer s.unlock()
-	return slices.AppendSeq(listed, maps.Keys(s.ledger.retired))
+	return slices.Collect(maps.Keys(s.ledger.retired))
 }
