@@ -3,36 +3,44 @@
 
 package revocation
 
-// insert makes an entry for a session that has none.
+// insert makes an entry for a session that has none, if need be after somebody was
+// collapsed for it. If that was its own principal, it needs none any more.
 func (l *List) insert(e Entry) error {
-	covered, err := l.makeRoom(e)
-	if err == nil && !covered {
+	who, err := l.toCollapse(e.Principal)
+	if err == nil && who != "" {
+		err = l.collapse(who, e)
+	}
+	if err == nil && (who == "" || who != e.Principal) {
 		l.put(&record{Entry: e})
 	}
 	return err
 }
 
-// makeRoom collapses somebody if there is no room for an entry. Covered: that was the
-// principal of that entry, which needs no room any more.
-func (l *List) makeRoom(e Entry) (covered bool, err error) {
-	own, most := l.index.of(e.Principal), l.index.most()
+// toCollapse returns who must be collapsed so that a session of a principal can be
+// revoked; nobody if there is room, and never those who have no name.
+func (l *List) toCollapse(principal string) (who string, err error) {
+	own, most := l.index.of(principal), l.index.most()
 	switch {
-	case e.Principal == "" && len(own) >= l.max/2:
-		return false, ErrFull
+	case principal == "" && len(own) >= l.max/2:
+		return "", ErrFull
 	case len(l.index.expiring) < l.max:
-		return false, nil
-	case e.Principal != "" && (len(own) >= len(most) || len(most) < 2):
-		return true, l.collapse(e, own)
+		return "", nil
+	case principal != "" && (len(own) >= len(most) || len(most) < 2):
+		return principal, nil
 	case len(most) < 2:
-		return false, ErrFull // nobody is logged out so that one who is anonymous can close
+		return "", ErrFull // nobody is logged out so that one who is anonymous can close
 	}
-	return false, l.collapse(most[0].Entry, most)
+	return most[0].Principal, nil
 }
 
-// collapse replaces all entries of the principal of e, and e, by a not-before record.
-func (l *List) collapse(e Entry, records []*record) error {
-	all := Entry{Principal: e.Principal, Issued: e.Issued, Until: e.Until, Why: Collapsed}
-	for _, r := range records {
+// collapse replaces all entries of a principal by a not-before record, which revokes a
+// session that has yet to get its entry, too, if that is the principal's.
+func (l *List) collapse(who string, e Entry) error {
+	all := Entry{Principal: who, Why: Collapsed}
+	if e.Principal == who {
+		all.Issued, all.Until = e.Issued, e.Until
+	}
+	for _, r := range l.index.of(who) {
 		all.merge(Entry{Issued: r.Issued, Until: r.Until, Why: Collapsed})
 	}
 	err := l.raise(all)
@@ -44,11 +52,12 @@ func (l *List) collapse(e Entry, records []*record) error {
 
 // raise adds a not-before record, and drops the entries that are needless now.
 func (l *List) raise(e Entry) error {
+	if !l.canRaise(e.Principal) {
+		return ErrFull
+	}
 	if old, is := l.notBefore(e.Principal); is {
 		old.merge(e)
 		e = old
-	} else if l.principals.Len() >= l.max {
-		return ErrFull
 	}
 	l.nPrincipals.Add(1) // at least; sweep counts
 	l.principals.Set(e.Principal, e, e.ttl())
@@ -67,28 +76,14 @@ func (l *List) Admit(principal string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sweep()
-	if l.hasRoom(principal) {
-		return nil
+	who, err := l.toCollapse(principal)
+	if err == nil && who != "" && !l.canRaise(who) {
+		err = ErrFull
 	}
-	l.refused++
-	return ErrFull
-}
-
-// hasRoom is makeRoom without making it.
-func (l *List) hasRoom(principal string) bool {
-	own, most := l.index.of(principal), l.index.most()
-	full := len(l.index.expiring) >= l.max
-	switch {
-	case principal == "" && len(own) >= l.max/2:
-		return false
-	case !full:
-		return true
-	case principal != "" && (len(own) >= len(most) || len(most) < 2):
-		return l.canRaise(principal)
-	case len(most) < 2:
-		return false
+	if err != nil {
+		l.refused++
 	}
-	return l.canRaise(most[0].Principal)
+	return err
 }
 
 // canRaise reports whether raise would find a place.
