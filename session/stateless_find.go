@@ -250,7 +250,7 @@ func (m *StatelessServerSessionManager) open(text string) (*content, error) {
 	}
 	c.Options = nil
 	if m.cache != nil {
-		c.text = strings.Clone(text) // it may be a part of a long header
+		c.text = strings.Clone(text) // it may be a piece of a long header
 		m.cache.Put(c.text, c, int64(contentOverhead+len(c.Principal)+len(claims.Options)+optionOverhead*len(c.values)))
 	}
 	return c, nil

@@ -5,7 +5,6 @@ package token
 
 import (
 	"hash/maphash"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -95,9 +94,10 @@ func (c *Cache[V]) Get(token string) (v V, ok bool) {
 }
 
 // Put remembers a value of that many bytes for a token, if it is worth it, instead of
-// one that is remembered already. The token's own bytes are added. The value is found
-// some time later: if another one is put before that, either may be found. Nothing is
-// kept that needs more than an eighth of the cache.
+// one that is remembered already. The token is kept, so what is a piece of a long text
+// is to be cloned before; its own bytes are added. The value is found some time later:
+// if another one is put before that, either may be found. Nothing is kept that needs
+// more than an eighth of the cache.
 func (c *Cache[V]) Put(token string, v V, bytes int64) {
 	cost := min(max(bytes, 0), c.maxWaiting) + int64(len(token)) + overhead
 	if cost > c.maxWaiting {
@@ -120,8 +120,7 @@ func (c *Cache[V]) Put(token string, v V, bytes int64) {
 		c.waiting.Add(-cost)
 		return
 	}
-	// The token may be a piece of a long header, which need not be kept.
-	o := &opened[V]{token: strings.Clone(token), value: v, cost: cost, waiting: true}
+	o := &opened[V]{token: token, value: v, cost: cost, waiting: true}
 	// A cost of zero has the cache ask for it when it comes to keeping the value.
 	if !c.kept.Set(hash, o, 0) {
 		c.waiting.Add(-cost)
