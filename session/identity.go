@@ -77,7 +77,7 @@ func (s *StatelessServerSession) catchUp(c *content, old bool) (joins, closed bo
 	case !old && settled && c.Change > s.changes:
 		s.take(c)
 		s.prove(expires)
-	case settled && c.Change == s.changes && maps.EqualFunc(c.values, s.snapshot(), equalValues):
+	case settled && c.Change == s.changes && s.equals(c.values):
 		if s.note(c.text); c.Used.After(s.said.Used) {
 			s.said = c
 		}

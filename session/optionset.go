@@ -46,11 +46,11 @@ func (o *optionSet) value(name string) *flight.SessionOptionValue {
 	return o.values[name]
 }
 
-// snapshot returns the options themselves, which nobody may change.
-func (o *optionSet) snapshot() map[string]*flight.SessionOptionValue {
+// equals reports whether the options are these.
+func (o *optionSet) equals(values map[string]*flight.SessionOptionValue) bool {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
-	return maps.Clone(o.values)
+	return maps.EqualFunc(o.values, values, equalValues)
 }
 
 // GetSessionOptions returns a copy of all options.
