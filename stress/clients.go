@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // kind is a way to treat a server. A client of it goes round and round until
@@ -68,7 +69,7 @@ const (
 
 func (p *population) tide(now time.Time) tide {
 	const highs, lows = 2, 1 // idle timeouts
-	length := (highs+lows+1)*p.idle + p.idle/4 + grace
+	length := (highs+lows+1)*p.idle + p.idle/4 + promise.Grace
 	switch at := now.Sub(p.began) % length; {
 	case at < highs*p.idle:
 		return high
@@ -209,7 +210,7 @@ func (c *client) connect() bool {
 	sql, err := flightsql.NewClient(door.addr, nil, []flight.ClientMiddleware{c.jar.middleware(c.identity()...)},
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	c.sql = sql
-	return c.watch.expect(answered, err == nil, "a client cannot be made: %v", err)
+	return c.watch.Expect(promise.Answered, err == nil, "a client cannot be made: %v", err)
 }
 
 // disconnect closes the connection without a word to the server.
@@ -264,7 +265,7 @@ func (c *client) pass(ctx context.Context, rng *rand.Rand) {
 	default:
 		c.query(ctx)
 	}
-	c.watch.expect(needed, c.own.mark == "", "session %s was made for a client that never needs one", c.own.mark)
+	c.watch.Expect(promise.Needed, c.own.mark == "", "session %s was made for a client that never needs one", c.own.mark)
 	pause(ctx, upTo(rng, 5*time.Millisecond))
 }
 
@@ -342,7 +343,7 @@ func (c *client) set(ctx context.Context, schema string) bool {
 	if c.by != nothing {
 		c.own.schema = schema
 	}
-	return c.watch.expect(answered, r.session != "", "SetSessionOptions was answered without a session")
+	return c.watch.Expect(promise.Answered, r.session != "", "SetSessionOptions was answered without a session")
 }
 
 func (c *client) askSet(schema string) func(context.Context) error {
@@ -350,7 +351,7 @@ func (c *client) askSet(schema string) func(context.Context) error {
 		value, _ := flight.NewSessionOptionValue(schema)
 		result, err := c.sql.SetSessionOptions(ctx, &flight.SetSessionOptionsRequest{
 			SessionOptions: map[string]*flight.SessionOptionValue{optionName: &value}})
-		c.watch.expect(answered, len(result.GetErrors()) == 0, "SetSessionOptions was answered with %v, expected no errors", result.GetErrors())
+		c.watch.Expect(promise.Answered, len(result.GetErrors()) == 0, "SetSessionOptions was answered with %v, expected no errors", result.GetErrors())
 		return err
 	}
 }
@@ -369,12 +370,12 @@ func (c *client) get(ctx context.Context) bool {
 	if !c.heard(r, s, err) {
 		return false
 	}
-	c.watch.expect(answered, none == (r.session == ""), "GetSessionOptions was answered as without a session (%t), by session %q", none, r.session)
+	c.watch.Expect(promise.Answered, none == (r.session == ""), "GetSessionOptions was answered as without a session (%t), by session %q", none, r.session)
 	if none {
 		return false
 	}
 	schema := result.GetSessionOptions()[optionName].GetStringValue()
-	return c.watch.expect(own, schema == c.own.schema, "GetSessionOptions of session %s returned schema %q, expected %q", r.session, schema, c.own.schema)
+	return c.watch.Expect(promise.Own, schema == c.own.schema, "GetSessionOptions of session %s returned schema %q, expected %q", r.session, schema, c.own.schema)
 }
 
 // close asks for the end of the session, after which the client has no cookie
@@ -390,13 +391,13 @@ func (c *client) close(ctx context.Context) bool {
 		ev, _ := c.watch.explain(c.own.fingerprint())
 		left = ev.Reason != layover.ReasonLifetime // which was over first
 	}
-	return c.watch.expect(answered, !left, "CloseSession left the client its cookie")
+	return c.watch.Expect(promise.Answered, !left, "CloseSession left the client its cookie")
 }
 
 func (c *client) askClose(ctx context.Context) error {
 	result, err := c.sql.CloseSession(ctx, &flight.CloseSessionRequest{})
 	if err == nil {
-		c.watch.expect(answered, result.GetStatus() == flight.CloseSessionResultClosed, "CloseSession was answered with %s, expected CLOSED", result.GetStatus())
+		c.watch.Expect(promise.Answered, result.GetStatus() == flight.CloseSessionResultClosed, "CloseSession was answered with %s, expected CLOSED", result.GetStatus())
 	}
 	return err
 }
@@ -416,7 +417,7 @@ func (c *client) sees(schemas []string) bool {
 		want = defaultSchema
 	}
 	for i, schema := range schemas {
-		if !c.watch.expect(own, schema == want, "batch %d of a query in session %s saw schema %q, expected %q", i, c.own.mark, schema, want) {
+		if !c.watch.Expect(promise.Own, schema == want, "batch %d of a query in session %s saw schema %q, expected %q", i, c.own.mark, schema, want) {
 			return false
 		}
 	}
@@ -457,7 +458,7 @@ func (c *client) execute(ctx context.Context, query string, seen func(reply, spa
 	if !seen(r, s, err) {
 		return nil, false
 	}
-	return schemas, c.watch.expect(answered, len(schemas) > 0, "a query returned no batch")
+	return schemas, c.watch.Expect(promise.Answered, len(schemas) > 0, "a query returned no batch")
 }
 
 // answerTime is how long an answer may take, beside what a stream takes by its
@@ -489,6 +490,6 @@ func (c *client) call(ctx context.Context, o op, f func(context.Context) error, 
 	}
 	c.meter.record(o, latency, code)
 	ok := err == nil || r.lost != nil || code == codes.ResourceExhausted || slices.Contains(allowed, code)
-	c.watch.expect(answered, ok, "%s was answered with %s after %s by session %q, expected OK: %v", o, code, s.end.Sub(s.start), r.session, err)
+	c.watch.Expect(promise.Answered, ok, "%s was answered with %s after %s by session %q, expected OK: %v", o, code, s.end.Sub(s.start), r.session, err)
 	return *r, s, err
 }

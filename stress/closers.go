@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 const closingBatches = 6 // of each stream
@@ -46,7 +47,7 @@ func (c *client) closeUnder(ctx context.Context, rng *rand.Rand) {
 	rest()
 	if made && c.query(ctx) {
 		u.all.Wait() // whatever they say of cookies
-		c.watch.expect(renewed, ctx.Err() != nil || c.jar.has(),
+		c.watch.Expect(promise.Renewed, ctx.Err() != nil || c.jar.has(),
 			"the cookie of session %s was deleted by the end of a stream of session %s", c.own.mark, was.mark)
 		c.query(ctx)
 	}
@@ -70,12 +71,12 @@ func (c *client) closeAtOnce(ctx context.Context, closers int, patient bool) (re
 	if patient {
 		all.Wait()
 	}
-	if ev, gone := c.watch.explain(c.own.fingerprint()); ctx.Err() != nil || !c.watch.expect(prompt, gone, "session %s is live after CloseSession was answered", c.own.mark) || ev.Reason != layover.ReasonClosed {
+	if ev, gone := c.watch.explain(c.own.fingerprint()); ctx.Err() != nil || !c.watch.Expect(promise.Prompt, gone, "session %s is live after CloseSession was answered", c.own.mark) || ev.Reason != layover.ReasonClosed {
 		return all.Wait, false // its lifetime was over before
 	}
 	if patient && ctx.Err() == nil {
 		ok = !c.jar.has()
-		return all.Wait, c.watch.expect(answered, ok, "CloseSession, %d times at once, left the client its cookie", closers)
+		return all.Wait, c.watch.Expect(promise.Answered, ok, "CloseSession, %d times at once, left the client its cookie", closers)
 	}
 	return all.Wait, true
 }
@@ -86,7 +87,7 @@ func (c *client) closeAtOnce(ctx context.Context, closers int, patient bool) (re
 func (c *client) setSince(ctx context.Context, schema string, was ownSession, alone bool) bool {
 	r, s, err := c.call(ctx, setOptions, c.askSet(schema))
 	if r.lost != nil {
-		return !c.watch.expect(told, !alone && r.lost.mark == was.mark && r.lost.reason == "SESSION_CLOSED",
+		return !c.watch.Expect(promise.Told, !alone && r.lost.mark == was.mark && r.lost.reason == "SESSION_CLOSED",
 			"a client that has closed session %s cannot set its schema: session %s is lost (%s)", was.mark, r.lost.mark, r.lost.reason)
 	}
 	if !c.heard(r, s, err) {
@@ -95,7 +96,7 @@ func (c *client) setSince(ctx context.Context, schema string, was ownSession, al
 	if c.own.schema = schema; r.brought { // so long after that nobody had it deleted
 		return false
 	}
-	return c.watch.expect(needed, r.made && r.session != was.mark, "SetSessionOptions after CloseSession was served by session %s, expected a new one", r.session)
+	return c.watch.Expect(promise.Needed, r.made && r.session != was.mark, "SetSessionOptions after CloseSession was served by session %s, expected a new one", r.session)
 }
 
 // underWay are streams of one session, to whose end its client looks.
@@ -189,18 +190,18 @@ func (u *underWay) judge() {
 	u.uses()
 	w := u.client.watch
 	for _, e := range u.ended {
-		w.expect(outlasts, len(e.schemas) == closingBatches, "a stream in session %s, which was closed or renewed under it, ended after %d batches, expected %d", u.was.mark, len(e.schemas), closingBatches)
-		w.expect(outlasts, e.session == u.was.mark, "a stream of session %s was served by session %q", u.was.mark, e.session)
+		w.Expect(promise.Outlasts, len(e.schemas) == closingBatches, "a stream in session %s, which was closed or renewed under it, ended after %d batches, expected %d", u.was.mark, len(e.schemas), closingBatches)
+		w.Expect(promise.Outlasts, e.session == u.was.mark, "a stream of session %s was served by session %q", u.was.mark, e.session)
 		changed := slices.Index(e.schemas, u.next)
 		for i, got := range e.schemas {
 			want := u.was.schema
 			if changed >= 0 && i >= changed {
 				want = u.next
 			}
-			w.expect(outlasts, got == want, "batch %d of a stream saw schema %q in session %s, which was closed or renewed under it, expected %q", i, got, u.was.mark, want)
+			w.Expect(promise.Outlasts, got == want, "batch %d of a stream saw schema %q in session %s, which was closed or renewed under it, expected %q", i, got, u.was.mark, want)
 		}
 		if last := e.start.Add((closingBatches - 1) * u.every); u.next != "" && last.After(u.since) {
-			w.expect(outlasts, changed >= 0, "a stream in session %s, which was renewed under it, did not see what was set since", u.was.mark)
+			w.Expect(promise.Outlasts, changed >= 0, "a stream in session %s, which was renewed under it, did not see what was set since", u.was.mark)
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // allotment is how many sessions each principal at an address may have.
@@ -88,7 +89,7 @@ func (w *watch) withinQuota(owner string) {
 				live++
 			}
 		}
-		w.expect(allotted, live <= r.allot.most, "principal %s had %d sessions at once, expected at most %d", owner, live, r.allot.most)
+		w.Expect(promise.Allotted, live <= r.allot.most, "principal %s had %d sessions at once, expected at most %d", owner, live, r.allot.most)
 	}
 }
 
@@ -111,11 +112,11 @@ func (w *watch) mayHave(owner string, since time.Time) (places int) {
 
 // outnumbered checks the end of a session for the quota of its principal.
 func (w *watch) outnumbered(r *record, ev layover.Event) {
-	if !w.expect(allotted, r.allot != nil && r.allot.over == session.EvictOldest, "session %s of principal %q left for a quota, expected never of this one", r.mark, r.owner) {
+	if !w.Expect(promise.Allotted, r.allot != nil && r.allot.over == session.EvictOldest, "session %s of principal %q left for a quota, expected never of this one", r.mark, r.owner) {
 		return
 	}
 	places := w.mayHave(r.owner, ev.At)
-	w.expect(allotted, places >= r.allot.most, "session %s left since principal %s had %d sessions at most, expected only for the maximum of %d", r.mark, r.owner, places, r.allot.most)
+	w.Expect(promise.Allotted, places >= r.allot.most, "session %s left since principal %s had %d sessions at most, expected only for the maximum of %d", r.mark, r.owner, places, r.allot.most)
 }
 
 // outOfQuota reports whether a call was refused since its principal has as many
@@ -126,8 +127,8 @@ func (w *watch) outOfQuota(c *call, err error) bool {
 		return false
 	}
 	places := w.mayHave(c.owner, c.asked)
-	w.expect(allotted, places >= c.allot.most, "principal %s was refused a session with %d at most, expected only with %d", c.owner, places, c.allot.most)
-	w.expect(allotted, codeOf(err) == codes.ResourceExhausted && info.GetReason() == "SESSION_STORE_FULL" && info.GetMetadata()["places"] == fmt.Sprint(c.allot.most),
+	w.Expect(promise.Allotted, places >= c.allot.most, "principal %s was refused a session with %d at most, expected only with %d", c.owner, places, c.allot.most)
+	w.Expect(promise.Allotted, codeOf(err) == codes.ResourceExhausted && info.GetReason() == "SESSION_STORE_FULL" && info.GetMetadata()["places"] == fmt.Sprint(c.allot.most),
 		"principal %s, who may have %d sessions, was refused another one with %s, %v", c.owner, c.allot.most, codeOf(err), info)
 	return true
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // loss is what a client is told of a session that it has lost.
@@ -63,10 +64,10 @@ func (c *client) heard(r reply, s span, err error) bool {
 	case c.by != nothing:
 		c.follow(r, s)
 	case r.made:
-		c.watch.expect(own, r.session != c.own.mark, "a client without cookies was handed session %s twice", r.session)
+		c.watch.Expect(promise.Own, r.session != c.own.mark, "a client without cookies was handed session %s twice", r.session)
 		c.own.mark = r.session
 	default:
-		c.watch.expect(own, r.session == "", "a client without cookies was handed session %s, which was not made for it", r.session)
+		c.watch.Expect(promise.Own, r.session == "", "a client without cookies was handed session %s, which was not made for it", r.session)
 	}
 	return true
 }
@@ -74,16 +75,16 @@ func (c *client) heard(r reply, s span, err error) bool {
 // told notes that a call was refused since the session is lost.
 func (c *client) told(r reply, s span) {
 	l := r.lost
-	c.watch.expect(told, true, "")
-	c.watch.expect(answered, !r.acknowledges(), "%s was refused since session %s is lost, expected it to show that the client knows", r.op, l.mark)
-	c.watch.expect(explained, l.mark == c.own.mark && !c.own.closed, "a client was told that session %s is lost (%s), but its own is %q (closed: %t)", l.mark, l.reason, c.own.mark, c.own.closed)
-	c.watch.expect(answered, !c.own.knows, "a client is still told of session %s after it has shown that it knows", l.mark)
+	c.watch.Expect(promise.Told, true, "")
+	c.watch.Expect(promise.Answered, !r.acknowledges(), "%s was refused since session %s is lost, expected it to show that the client knows", r.op, l.mark)
+	c.watch.Expect(promise.Explained, l.mark == c.own.mark && !c.own.closed, "a client was told that session %s is lost (%s), but its own is %q (closed: %t)", l.mark, l.reason, c.own.mark, c.own.closed)
+	c.watch.Expect(promise.Answered, !c.own.knows, "a client is still told of session %s after it has shown that it knows", l.mark)
 	if c.own.told != nil {
-		c.watch.expect(answered, s.start.Before(c.own.told.end.Add(c.window())), "a client is still told of session %s %s after it was first told, expected for %s", l.mark, s.start.Sub(c.own.told.end), c.window())
+		c.watch.Expect(promise.Answered, s.start.Before(c.own.told.end.Add(c.window())), "a client is still told of session %s %s after it was first told, expected for %s", l.mark, s.start.Sub(c.own.told.end), c.window())
 		return
 	}
 	c.own.told = &s
-	c.watch.expect(explained, c.own.schema != defaultSchema, "a client was told that session %s is lost, which held nothing", l.mark)
+	c.watch.Expect(promise.Explained, c.own.schema != defaultSchema, "a client was told that session %s is lost, which held nothing", l.mark)
 	c.watch.lost(l.mark, l.reason, s.end.Sub(c.own.last.start))
 }
 
@@ -106,13 +107,13 @@ func (c *client) follow(r reply, s span) {
 	case r.made:
 		c.left(r, s)
 		c.own = ownSession{mark: r.session, schema: defaultSchema, last: s}
-	case !c.watch.expect(own, r.session == c.own.mark, "a client was handed session %s, expected its own one %s", r.session, c.own.mark):
+	case !c.watch.Expect(promise.Own, r.session == c.own.mark, "a client was handed session %s, expected its own one %s", r.session, c.own.mark):
 	default:
 		unused := s.start.Sub(c.own.last.end)
-		c.watch.expect(notStale, !c.own.closed, "session %s was handed out after its client had closed it", r.session)
-		c.watch.expect(notStale, c.own.told == nil, "session %s was handed out after its client had been told that it is lost", r.session)
+		c.watch.Expect(promise.NotStale, !c.own.closed, "session %s was handed out after its client had closed it", r.session)
+		c.watch.Expect(promise.NotStale, c.own.told == nil, "session %s was handed out after its client had been told that it is lost", r.session)
 		most := c.idle + c.resolution()
-		c.watch.expect(notStale, unused < most, "session %s was handed out after its client had not used it for %s, expected less than %s", r.session, unused, most)
+		c.watch.Expect(promise.NotStale, unused < most, "session %s was handed out after its client had not used it for %s, expected less than %s", r.session, unused, most)
 		if c.own.last = s; r.renewed != "" {
 			c.own.mark = r.renewed
 		}
@@ -126,10 +127,10 @@ func (c *client) left(r reply, s span) {
 		return
 	}
 	if !c.own.knows && !r.acknowledges() && c.own.schema != defaultSchema {
-		c.watch.expect(told, c.own.told != nil, "%s ran without session %s, which had schema %q, and nobody had been told", r.op, c.own.mark, c.own.schema)
+		c.watch.Expect(promise.Told, c.own.told != nil, "%s ran without session %s, which had schema %q, and nobody had been told", r.op, c.own.mark, c.own.schema)
 		if c.own.told != nil {
 			over := s.end.Sub(c.own.told.start)
-			c.watch.expect(told, over >= c.window(), "%s ran without session %s, which had schema %q, %s after that was first told, expected at least %s", r.op, c.own.mark, c.own.schema, over, c.window())
+			c.watch.Expect(promise.Told, over >= c.window(), "%s ran without session %s, which had schema %q, %s after that was first told, expected at least %s", r.op, c.own.mark, c.own.schema, over, c.window())
 		}
 	}
 	if c.own.told == nil {

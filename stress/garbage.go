@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // garble sends cookies that are malformed, unknown, foreign or too large; every
@@ -51,14 +52,14 @@ func (c *client) garbled(ctx context.Context, lines []string, mine bool) bool {
 		switch {
 		case r.lost != nil && r.lost.mark != c.own.mark:
 			// Of sessions that have IDs of their own, anything may be one.
-			c.watch.expect(explained, c.mixed && r.lost.reason == "SESSION_UNKNOWN", "a client was told of session %s (%s), which never was, for the cookies %.200q", r.lost.mark, r.lost.reason, lines)
+			c.watch.Expect(promise.Explained, c.mixed && r.lost.reason == "SESSION_UNKNOWN", "a client was told of session %s (%s), which never was, for the cookies %.200q", r.lost.mark, r.lost.reason, lines)
 			if mine && c.own.told == nil { // it was told of the first one, for all
 				c.own.told = &s
 			}
 		case mine:
 			return c.heard(r, s, err)
 		default:
-			c.watch.expect(own, r.session == "" && r.lost == nil, "a client was handed session %s for the cookies %.200q, expected none", r.session, lines)
+			c.watch.Expect(promise.Own, r.session == "" && r.lost == nil, "a client was handed session %s for the cookies %.200q, expected none", r.session, lines)
 		}
 		return err == nil
 	}, codes.Internal)
@@ -66,7 +67,7 @@ func (c *client) garbled(ctx context.Context, lines []string, mine bool) bool {
 	case mine && ok:
 		return c.sees(schemas)
 	case ok:
-		c.watch.expect(own, !sawOptions(schemas), "a query without a session saw the schemas %q", schemas)
+		c.watch.Expect(promise.Own, !sawOptions(schemas), "a query without a session saw the schemas %q", schemas)
 	}
 	return ctx.Err() == nil && c.own.told == nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // A session that is renewed is to the store's events one that ends and, just
@@ -31,7 +32,7 @@ func (r *record) since() time.Time {
 
 // inherit has h be what r is since it was renamed.
 func (w *watch) inherit(r, h *record) {
-	if !w.expect(renewed, h != nil && h != r && h.calls == 0 && !h.ended, "session %s was renamed, and no other one was created in its place", r.mark) {
+	if !w.Expect(promise.Renewed, h != nil && h != r && h.calls == 0 && !h.ended, "session %s was renamed, and no other one was created in its place", r.mark) {
 		return
 	}
 	r.heir, h.renewals = h, r.renewals-1
@@ -73,7 +74,7 @@ func (w *watch) known(f layover.Fingerprint) *record {
 // came after it was renamed must not find it.
 func (w *watch) current(c *call, r *record) *record {
 	for ; r.heir != nil; r = r.heir {
-		w.expect(renewed, r.renamedAt.IsZero() || !c.start.After(r.renamedAt),
+		w.Expect(promise.Renewed, r.renamedAt.IsZero() || !c.start.After(r.renamedAt),
 			"a call with the ID of session %s was handed session %s, %s after that was renewed", r.mark, r.latest().mark, c.start.Sub(r.renamedAt))
 	}
 	return r
@@ -83,7 +84,7 @@ func (w *watch) current(c *call, r *record) *record {
 // a call brought the IDs of, and reports whether that is the session that it got.
 // Its mark may change meanwhile.
 func (w *watch) follows(c *call, mark func() layover.Fingerprint, brought []layover.Fingerprint) (f layover.Fingerprint, ok bool) {
-	ok = eventually(5*grace, func() bool {
+	ok = eventually(5*promise.Grace, func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		f = mark()
@@ -103,6 +104,6 @@ func (w *watch) follows(c *call, mark func() layover.Fingerprint, brought []layo
 // takes to be renamed, a session has two IDs.
 func (w *watch) withinMax(next layover.Event) {
 	if next.Reason != layover.ReasonRenamed {
-		w.expect(bounded, len(w.live) <= w.max, "%d sessions were live at once, expected at most %d", len(w.live), w.max)
+		w.Expect(promise.Bounded, len(w.live) <= w.max, "%d sessions were live at once, expected at most %d", len(w.live), w.max)
 	}
 }

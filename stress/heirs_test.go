@@ -16,6 +16,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // renews has a call renew session a, which is b from then on.
@@ -51,7 +52,7 @@ func TestTheWatchFollowsWhatIsRenewed(t *testing.T) {
 		s.closed(b, s.now)
 		s.stopping()
 		s.settle(layover.Stats{Created: 2, Ended: layover.Ends{2}, Closed: 1}, newMeter(storyLimits))
-		if err := s.verdict(); err != nil {
+		if err := s.Verdict(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -60,86 +61,86 @@ func TestTheWatchFollowsWhatIsRenewed(t *testing.T) {
 func TestTheWatchTellsWhatIsWrongWithRenewalsAndMaxima(t *testing.T) {
 	full := status.Error(codes.ResourceExhausted, "full")
 	for name, c := range map[string]struct {
-		promise promise
+		promise promise.Promise
 		tell    func(*story)
 		want    string
 	}{
-		"renamed though nobody asked": {notEarly, func(s *story) {
+		"renamed though nobody asked": {promise.NotEarly, func(s *story) {
 			s.used(a).created(b).ended(a, layover.ReasonRenamed)
 		}, "ended as renamed, but no call renewed it"},
-		"renamed twice for one call": {notEarly, func(s *story) {
+		"renamed twice for one call": {promise.NotEarly, func(s *story) {
 			s.renews(s.used(a).begins(a)).created(layover.Fingerprint{0xc}).ended(b, layover.ReasonRenamed)
 		}, "ended as renamed, but no call renewed it"},
-		"renamed without an heir": {renewed, func(s *story) {
+		"renamed without an heir": {promise.Renewed, func(s *story) {
 			c := s.used(a).begins(a)
 			s.renewing(c, 1)
 			s.ended(a, layover.ReasonRenamed)
 		}, "no other one was created in its place"},
-		"found by its old ID": {renewed, func(s *story) {
+		"found by its old ID": {promise.Renewed, func(s *story) {
 			s.renews(s.used(a).begins(a)).after(1).enter(&call{start: s.now}, a, true)
 		}, "a call with the ID of session 0a00000000000000 was handed session 0b00000000000000, 0s after that was renewed"},
-		"found by its old ID, with the new one in it": {renewed, func(s *story) {
+		"found by its old ID, with the new one in it": {promise.Renewed, func(s *story) {
 			s.renews(s.used(a).begins(a)).after(1)
 			s.follows(&call{start: s.now}, func() layover.Fingerprint { return b }, []layover.Fingerprint{a})
 		}, "a call with the ID of session 0a00000000000000 was handed session 0b00000000000000"},
-		"closed under a call with the old ID": {notInUse, func(s *story) {
+		"closed under a call with the old ID": {promise.NotInUse, func(s *story) {
 			s.opened(a)
 			s.renews(s.used(a).begins(a)).closed(b, s.now)
 		}, "session 0b00000000000000 was closed under calls that use it: 1"},
-		"closed by both IDs": {closedOnce, func(s *story) {
+		"closed by both IDs": {promise.ClosedOnce, func(s *story) {
 			s.opened(a)
 			s.ends(s.begins(a)).renews(s.begins(a))
 			s.closed(b, s.now)
 			s.closed(b, s.now)
 		}, "was closed 2 times, expected once"},
-		"older than its lifetime by both IDs": {notStale, func(s *story) {
+		"older than its lifetime by both IDs": {promise.NotStale, func(s *story) {
 			s.used(a).confirmed(a)
 			s.renews(s.begins(a)).after(5*time.Second + storyResolution).call(b)
 		}, "was handed out at the age of 5.001s"},
-		"a stream that is cut short": {outlasts, func(s *story) {
+		"a stream that is cut short": {promise.Outlasts, func(s *story) {
 			u := s.client().underWay(ownSession{mark: a.String(), schema: "mine"})
 			u.ended = []showing{{shot{reply: reply{session: a.String()}}, []string{"mine"}}}
 			u.judge()
 		}, "ended after 1 batches, expected 6"},
-		"a stream that loses its options": {outlasts, func(s *story) {
+		"a stream that loses its options": {promise.Outlasts, func(s *story) {
 			u := s.client().underWay(ownSession{mark: a.String(), schema: "mine"})
 			u.ended = []showing{{shot{reply: reply{session: a.String()}}, []string{"mine", "mine", "default", "mine", "mine", "mine"}}}
 			u.judge()
 		}, `batch 2 of a stream saw schema "default"`},
-		"a stream that does not see what was set since": {outlasts, func(s *story) {
+		"a stream that does not see what was set since": {promise.Outlasts, func(s *story) {
 			u := s.client().underWay(ownSession{mark: a.String(), schema: "mine"})
 			u.ended = []showing{{shot{reply{session: a.String()}, span{start: s.now}}, []string{"mine", "mine", "mine", "mine", "mine", "mine"}}}
 			u.changes("next", s.now)
 			u.judge()
 		}, "did not see what was set since"},
 
-		"more than a principal may have": {allotted, func(s *story) {
+		"more than a principal may have": {promise.Allotted, func(s *story) {
 			s.makesFor("mob", session.RefuseNewest, a).makesFor("mob", session.RefuseNewest, b)
 		}, "principal mob had 2 sessions at once, expected at most 1"},
-		"another one's left for a quota": {allotted, func(s *story) { s.used(a).ended(a, layover.ReasonQuota) },
+		"another one's left for a quota": {promise.Allotted, func(s *story) { s.used(a).ended(a, layover.ReasonQuota) },
 			`of principal "" left for a quota, expected never of this one`},
-		"left where the newest are refused": {allotted, func(s *story) {
+		"left where the newest are refused": {promise.Allotted, func(s *story) {
 			s.makesFor("mob", session.RefuseNewest, a).ended(a, layover.ReasonQuota)
 		}, `of principal "mob" left for a quota, expected never of this one`},
-		"left below the maximum": {allotted, func(s *story) {
+		"left below the maximum": {promise.Allotted, func(s *story) {
 			s.makesFor("mob", session.EvictOldest, a).record(a, anything).allot.most = 2
 			s.ended(a, layover.ReasonQuota)
 		}, "had 1 sessions at most, expected only for the maximum of 2"},
-		"refused below the maximum": {allotted, func(s *story) {
+		"refused below the maximum": {promise.Allotted, func(s *story) {
 			s.refused(&call{owner: "mob", allot: &allotment{1, session.RefuseNewest}}, lacksQuota("1"))
 		}, "principal mob was refused a session with 0 at most, expected only with 1"},
-		"refused for another maximum": {allotted, func(s *story) {
+		"refused for another maximum": {promise.Allotted, func(s *story) {
 			s.makesFor("mob", session.RefuseNewest, a)
 			s.refused(&call{owner: "mob", asked: s.now, allot: &allotment{1, session.RefuseNewest}}, lacksQuota("2"))
 		}, "principal mob, who may have 1 sessions, was refused another one with ResourceExhausted"},
-		"refused for no quota": {answered, func(s *story) {
+		"refused for no quota": {promise.Answered, func(s *story) {
 			s.refused(&call{owner: "mob", allot: &allotment{1, session.RefuseNewest}}, full)
 		}, "a call got no session, expected one"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStory()
 			c.tell(s)
-			if got := s.broken[c.promise]; !strings.Contains(got, c.want) {
+			if got := s.Broken(c.promise); !strings.Contains(got, c.want) {
 				t.Errorf("the watch says %q, want something with %q", got, c.want)
 			}
 		})
@@ -160,7 +161,7 @@ func TestTheWatchFindsNothingWrongAtAMaximum(t *testing.T) {
 	s.makesFor("mob", session.EvictOldest, a)
 	s.refused(&call{owner: "mob", asked: s.now, allot: &allotment{1, session.RefuseNewest}}, lacksQuota("1"))
 	s.ended(a, layover.ReasonQuota).makesFor("mob", session.EvictOldest, b)
-	if err := s.verdict(); err != nil {
+	if err := s.Verdict(); err != nil {
 		t.Error(err)
 	}
 	if s.named != 1 || len(s.owned["mob"]) != 2 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // lag keeps book of how late the machine is, and forgets it at the rate of time.
@@ -23,7 +24,7 @@ func (w *watch) lag(now time.Time) {
 
 // allowance is how late the store may be: on a machine on which even a poll or
 // a probe is late, several times that on top of the grace.
-func (w *watch) allowance() time.Duration { return grace + 4*w.late }
+func (w *watch) allowance() time.Duration { return promise.Grace + 4*w.late }
 
 // probe measures how long the machine takes for what the store does at a
 // deadline: a timer fires, one goroutine starts another one, and the watch is
@@ -70,7 +71,7 @@ func (w *watch) review(now time.Time) (all []lingering) {
 	for r := range w.unclosed {
 		if r.running == 0 && !w.mayBeUsed(r.endedAt) {
 			since := now.Sub(later(r.endedAt, r.lastDone))
-			w.expect(prompt, since < w.allowance(), "session %s ended %s ago and was not closed yet, expected less than %s", r.mark, since, grace)
+			w.Expect(promise.Prompt, since < w.allowance(), "session %s ended %s ago and was not closed yet, expected less than %s", r.mark, since, promise.Grace)
 		}
 	}
 	return all
@@ -81,8 +82,8 @@ func (w *watch) review(now time.Time) (all []lingering) {
 func (w *watch) overdue(all []lingering, r *record, deadline time.Time, late time.Duration, now time.Time, what string) []lingering {
 	by := now.Sub(deadline)
 	if by >= late+w.allowance() && !w.mayBeUsed(deadline.Add(late)) {
-		return append(all, lingering{r.mark, r.createdAt, by, late + grace, what})
+		return append(all, lingering{r.mark, r.createdAt, by, late + promise.Grace, what})
 	}
-	w.expect(prompt, true, "")
+	w.Expect(promise.Prompt, true, "")
 	return all
 }

@@ -83,6 +83,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // config is what the flags say.
@@ -219,15 +220,15 @@ func run(ctx context.Context, c config, out io.Writer, p *progress) error {
 	m.took = time.Since(began)
 	cancel()
 	if alive {
-		patience := w.patience()
-		w.expect(answered, within(patience, people.wait), "calls still run %s after they were canceled", patience)
+		patience := w.Patience()
+		w.Expect(promise.Answered, within(patience, people.wait), "calls still run %s after they were canceled", patience)
 		srv.stop()
 		stats = srv.store.Stats()
 		w.settle(stats, m)
 	}
 	p.end()
 	m.report(out, c, w, stats, people)
-	return w.verdict()
+	return w.Verdict()
 }
 
 // observe polls, and shows how it goes, until ctx ends or a promise is broken.
@@ -239,20 +240,20 @@ func observe(ctx context.Context, store *session.ExpiringSessionStore, w *watch,
 		select {
 		case <-ctx.Done():
 			return stats, true
-		case <-w.failed:
+		case <-w.Failed():
 			return stats, true
 		case <-tick.C:
 		}
 		now := make(chan layover.Stats, 1)
 		go func() {
 			err := store.Check()
-			w.expect(sound, err == nil, "the store contradicts itself: %v", err)
+			w.Expect(promise.Sound, err == nil, "the store contradicts itself: %v", err)
 			now <- store.Stats()
 		}()
 		select {
 		case stats = <-now:
 		case <-time.After(answerTime):
-			return stats, w.expect(answered, false, "the store did not tell its Stats within %s: it hangs", answerTime)
+			return stats, w.Expect(promise.Answered, false, "the store did not tell its Stats within %s: it hangs", answerTime)
 		}
 		w.probe()
 		w.poll(stats, time.Now())

@@ -18,6 +18,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // renew is a client whose session gets a new ID, as at a login. By the new one it
@@ -64,7 +65,7 @@ func (c *client) renewUnder(ctx context.Context, rng *rand.Rand, next string) bo
 		return false
 	}
 	ok = c.own.mark != was.mark && c.cookie()[0] != old[0]
-	if !c.watch.expect(renewed, ok, "session %s was renewed, and its client got no new ID", was.mark) || !c.query(ctx) {
+	if !c.watch.Expect(promise.Renewed, ok, "session %s was renewed, and its client got no new ID", was.mark) || !c.query(ctx) {
 		return false
 	}
 	c.spent(ctx, rng, old, was, start)
@@ -84,7 +85,7 @@ func (c *client) outlived(r reply, err error) bool {
 		return false
 	}
 	ev, _ := c.watch.explain(c.own.fingerprint())
-	c.watch.expect(answered, ev.Reason == layover.ReasonLifetime, "session %s, which had ended (%s), could not be renewed, expected that of one whose lifetime is over: %v", c.own.mark, ev.Reason, err)
+	c.watch.Expect(promise.Answered, ev.Reason == layover.ReasonLifetime, "session %s, which had ended (%s), could not be renewed, expected that of one whose lifetime is over: %v", c.own.mark, ev.Reason, err)
 	return true
 }
 
@@ -99,7 +100,7 @@ func (c *client) renewTooLate(ctx context.Context) bool {
 			if c.own.last = s; c.outlived(r, err) {
 				return false
 			}
-			c.watch.expect(renewed, code == codes.FailedPrecondition && r.renewed == "" && len(r.cookies) == 0,
+			c.watch.Expect(promise.Renewed, code == codes.FailedPrecondition && r.renewed == "" && len(r.cookies) == 0,
 				"session %s was renewed after the header had left, which was answered with %s, and the cookies of %q", was.mark, code, r.renewed)
 		}
 		return false
@@ -107,7 +108,7 @@ func (c *client) renewTooLate(ctx context.Context) bool {
 	if ok || ctx.Err() != nil || c.own.told != nil {
 		return false
 	}
-	return c.watch.expect(renewed, c.own.mark == was.mark && c.cookie()[0] == old[0], "session %s has another ID, although it was renewed too late", was.mark)
+	return c.watch.Expect(promise.Renewed, c.own.mark == was.mark && c.cookie()[0] == old[0], "session %s has another ID, although it was renewed too late", was.mark)
 }
 
 // renewAtOnce has several calls renew the session. Of the IDs that they are told
@@ -138,7 +139,7 @@ func (c *client) renewAtOnce(ctx context.Context) {
 			good++
 		}
 	}
-	c.watch.expect(renewed, ctx.Err() != nil || len(told) == 0 || good == 1, "%d of %d IDs of session %s, which was renewed several times at once, are good, expected one", good, len(told), c.own.mark)
+	c.watch.Expect(promise.Renewed, ctx.Err() != nil || len(told) == 0 || good == 1, "%d of %d IDs of session %s, which was renewed several times at once, are good, expected one", good, len(told), c.own.mark)
 }
 
 // finds reports whether the client's session, which may have ended since, goes by
@@ -150,7 +151,7 @@ func (c *client) finds(ctx context.Context, cookie []string) (found bool) {
 	})
 	for _, schema := range schemas {
 		ok := schema == c.own.schema || schema == defaultSchema && !found
-		c.watch.expect(own, ok, "session %s, which was renewed several times, has schema %q, expected %q", c.own.mark, schema, c.own.schema)
+		c.watch.Expect(promise.Own, ok, "session %s, which was renewed several times, has schema %q, expected %q", c.own.mark, schema, c.own.schema)
 	}
 	return found
 }
@@ -172,7 +173,7 @@ func lastCookie(lines []string) []string {
 func (c *client) spent(ctx context.Context, rng *rand.Rand, old []string, was ownSession, since time.Time) {
 	w := c.watch
 	ev, known := w.explain(was.fingerprint())
-	if !w.expect(explained, known, "session %s is gone, and the store cannot explain why", was.mark) || ev.Reason == layover.ReasonLifetime {
+	if !w.Expect(promise.Explained, known, "session %s is gone, and the store cannot explain why", was.mark) || ev.Reason == layover.ReasonLifetime {
 		return // before it was closed
 	}
 	seen := func(r reply, s span, err error) bool {
@@ -180,14 +181,14 @@ func (c *client) spent(ctx context.Context, rng *rand.Rand, old []string, was ow
 			return false
 		}
 		after := s.end.Sub(since)
-		w.expect(renewed, r.session == "" || r.made && after >= c.window(), "%s with the old ID of session %s was handed session %s after %s, expected none", r.op, was.mark, r.session, after)
-		w.expect(renewed, after >= c.window() || len(r.cookies) == 0, "%s with the old ID of session %s was told to change its cookie", r.op, was.mark)
+		w.Expect(promise.Renewed, r.session == "" || r.made && after >= c.window(), "%s with the old ID of session %s was handed session %s after %s, expected none", r.op, was.mark, r.session, after)
+		w.Expect(promise.Renewed, after >= c.window() || len(r.cookies) == 0, "%s with the old ID of session %s was told to change its cookie", r.op, was.mark)
 		if r.lost == nil {
-			w.expect(told, r.op == closeSession || after >= c.window(), "%s with the old ID of session %s was not told that it is gone after %s, expected for %s", r.op, was.mark, after, c.window())
+			w.Expect(promise.Told, r.op == closeSession || after >= c.window(), "%s with the old ID of session %s was not told that it is gone after %s, expected for %s", r.op, was.mark, after, c.window())
 			return err == nil
 		}
 		why := map[layover.Reason]string{layover.ReasonRenamed: "SESSION_RENAMED", layover.ReasonClosed: "SESSION_CLOSED"}[ev.Reason]
-		return w.expect(explained, r.lost.mark == was.mark && r.lost.reason == why, "with the old ID of session %s, which was %s, a client was told of session %s (%s)", was.mark, ev.Reason, r.lost.mark, r.lost.reason) && err == nil
+		return w.Expect(promise.Explained, r.lost.mark == was.mark && r.lost.reason == why, "with the old ID of session %s, which was %s, a client was told of session %s (%s)", was.mark, ev.Reason, r.lost.mark, r.lost.reason) && err == nil
 	}
 	stale := withCookies(ctx, old)
 	switch rng.IntN(4) {
@@ -197,7 +198,7 @@ func (c *client) spent(ctx context.Context, rng *rand.Rand, old []string, was ow
 		seen(c.call(stale, setOptions, c.askSet("stale")))
 	default:
 		schemas, ok := c.execute(stale, showSchema, seen)
-		w.expect(renewed, !ok || !sawOptions(schemas), "with the old ID of session %s a query saw the schemas %q", was.mark, schemas)
+		w.Expect(promise.Renewed, !ok || !sawOptions(schemas), "with the old ID of session %s a query saw the schemas %q", was.mark, schemas)
 	}
 }
 
@@ -226,7 +227,7 @@ func (s *server) renew(ctx context.Context) error {
 	}
 	s.watch.renamed(old, time.Now())
 	mark, known := s.watch.follows(c, func() layover.Fingerprint { return s.store.Fingerprint(own.Token()) }, []layover.Fingerprint{c.used.mark})
-	s.watch.expect(renewed, known && mark != old, "session %s was renewed, and is session %s now, of which the store tells nothing", old, mark)
+	s.watch.Expect(promise.Renewed, known && mark != old, "session %s was renewed, and is session %s now, of which the store tells nothing", old, mark)
 	return grpc.SetHeader(ctx, metadata.Pairs(renewedHeader, mark.String()))
 }
 
@@ -243,6 +244,6 @@ func (s *server) renewLate(ctx context.Context) error {
 	old := s.store.Fingerprint(own.Token())
 	err = session.Renew(ctx)
 	mark := s.store.Fingerprint(own.Token())
-	s.watch.expect(renewed, err != nil && mark == old, "session %s was renewed after the header had left, and is session %s now: %v", old, mark, err)
+	s.watch.Expect(promise.Renewed, err != nil && mark == old, "session %s was renewed after the header had left, and is session %s now: %v", old, mark, err)
 	return err
 }

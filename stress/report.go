@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // op is a kind of call.
@@ -185,7 +186,7 @@ func (m *meter) report(out io.Writer, c config, w *watch, s layover.Stats, p *po
 	line("%-13s %s", "  ended", ended(s.Ended, layover.Reason.String, count, ", "))
 	line("%-13s %s at the start, %s at the peak, %s at the end", "heap", size(w.before.heap), size(m.peakHeap), size(m.heap))
 	line("%-13s %d at the start, %d at the peak, %d at the end", "goroutines", w.before.goroutines, m.peakGoroutines, m.goroutines)
-	m.verdicts(line, &w.verdicts, s.Created, promise.ofStore)
+	m.verdicts(line, w.Book, s.Created, ofStore)
 }
 
 // table lists the calls.
@@ -214,36 +215,57 @@ func (m *meter) errorList() string {
 }
 
 // verdicts lists the promises that a run is about.
-func (m *meter) verdicts(line func(string, ...any), v *verdicts, sessions uint64, about func(promise) bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+func (m *meter) verdicts(line func(string, ...any), b *promise.Book, sessions uint64, about func(promise.Promise) bool) {
 	line("\n%-12s %10s   %s", "promises", "checks", "")
-	held := 0
-	for i, text := range promiseTexts {
-		if !about(promise(i)) {
+	held, first := 0, ""
+	if err := b.Verdict(); err != nil {
+		first = err.Error()
+	}
+	for _, p := range promise.All() {
+		if !about(p) {
 			continue
 		}
 		verdict := "held"
 		switch {
-		case v.broken[i] != "":
+		case b.Broken(p) != "":
 			verdict = "BROKEN"
-		case v.checks[i] == 0:
+		case b.Checks(p) == 0:
 			verdict = "not tested"
 		default:
 			held++
 		}
-		line("  %-10s %10s   %s", verdict, count(v.checks[i]), text)
+		line("  %-10s %10s   %s", verdict, count(b.Checks(p)), p)
 	}
-	if v.first != "" {
-		for i := range v.broken {
-			if v.broken[i] != "" && v.broken[i] != v.first {
-				line("also broken: %s", v.broken[i])
-			}
-		}
-		line("\nFAILED: %s", v.first)
+	if first == "" {
+		line("\nok: %d promises held in %.1fs, with %s calls and %s sessions", held, m.took.Seconds(), count(m.calls), count(sessions))
 		return
 	}
-	line("\nok: %d promises held in %.1fs, with %s calls and %s sessions", held, m.took.Seconds(), count(m.calls), count(sessions))
+	for _, p := range promise.All() {
+		if also := b.Broken(p); also != "" && also != first {
+			line("also broken: %s", also)
+		}
+	}
+	line("\nFAILED: %s", first)
+}
+
+// ofSQL reports whether a promise can be seen from outside of a server.
+func ofSQL(p promise.Promise) bool {
+	switch p {
+	case promise.Bounded, promise.Own, promise.Told, promise.Answered, promise.Connected, promise.Clean:
+		return true
+	default:
+		return false
+	}
+}
+
+// ofStore reports whether it is one of the server that is part of this program.
+func ofStore(p promise.Promise) bool {
+	switch p {
+	case promise.Connected, promise.Linear, promise.Secret:
+		return false
+	default:
+		return true
+	}
 }
 
 // count writes a number with separators.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // retry is a client whose statements are retried blindly, as some drivers do. It
@@ -58,7 +60,7 @@ func (c *client) miss(ctx context.Context, away time.Duration) bool {
 		return false
 	}
 	c.query(ctx)
-	return c.watch.expect(explained, c.own.told == nil, "a client was told that session %s is lost, which held nothing", c.own.mark)
+	return c.watch.Expect(promise.Explained, c.own.told == nil, "a client was told that session %s is lost, which held nothing", c.own.mark)
 }
 
 // late sets the schema again while statements with the dead cookie are still

@@ -26,6 +26,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 const (
@@ -135,18 +136,18 @@ func (s *server) open(c config, o *outside, factory session.StatefulSessionManag
 // recommends.
 func (s *server) stop() {
 	for _, d := range s.doors {
-		patience := s.watch.patience()
-		if !s.watch.expect(clean, within(patience, d.grpc.GracefulStop), "the server did not stop within %s: a call does not end", patience) {
+		patience := s.watch.Patience()
+		if !s.watch.Expect(promise.Clean, within(patience, d.grpc.GracefulStop), "the server did not stop within %s: a call does not end", patience) {
 			d.grpc.Stop()
 		}
 		<-d.done
 		d.grpc = nil // and what its middleware remembers of tokens for a day, which would look like a leak
 	}
 	s.watch.stopping()
-	ctx, cancel := context.WithTimeout(context.Background(), s.watch.patience())
+	ctx, cancel := context.WithTimeout(context.Background(), s.watch.Patience())
 	defer cancel()
 	err := s.store.Shutdown(ctx)
-	s.watch.expect(clean, err == nil, "Shutdown failed, expected success since no call runs: %v", err)
+	s.watch.Expect(promise.Clean, err == nil, "Shutdown failed, expected success since no call runs: %v", err)
 }
 
 // factory makes sessions of both types in turn, see the package's comment.
@@ -227,7 +228,7 @@ func (i *inside) StartCall(ctx context.Context) context.Context {
 	c, w := callFrom(ctx), i.server.watch
 	s, err := session.Lookup(ctx)
 	if err != nil {
-		w.expect(answered, errors.Is(err, session.ErrNoSession), "a call was to be refused before its handler: %v", err)
+		w.Expect(promise.Answered, errors.Is(err, session.ErrNoSession), "a call was to be refused before its handler: %v", err)
 		w.without(c)
 		return ctx
 	}
@@ -268,7 +269,7 @@ func (s *server) need(ctx context.Context, holds bool, f func() error) error {
 		return err
 	}
 	own, err := session.Lookup(ctx)
-	if !s.watch.expect(needed, err == nil, "a call asked for a session and has none: %v", err) {
+	if !s.watch.Expect(promise.Needed, err == nil, "a call asked for a session and has none: %v", err) {
 		return err
 	}
 	mark := s.store.Fingerprint(own.Token())

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // sqlKind is a way to treat the SQL server. A client of it goes round and round.
@@ -46,7 +47,7 @@ var sqlKinds = []sqlKind{
 // sqlPopulation is all clients.
 type sqlPopulation struct {
 	config
-	*verdicts
+	*promise.Book
 	meter  *meter
 	addr   string
 	counts []int
@@ -55,8 +56,8 @@ type sqlPopulation struct {
 	all    sync.WaitGroup
 }
 
-func newSQLPopulation(c config, addr string, v *verdicts, m *meter) *sqlPopulation {
-	p := &sqlPopulation{config: c, verdicts: v, meter: m, addr: addr, rounds: make([]atomic.Uint64, len(sqlKinds)), whole: make([]atomic.Uint64, len(sqlKinds)), counts: make([]int, len(sqlKinds))}
+func newSQLPopulation(c config, addr string, v *promise.Book, m *meter) *sqlPopulation {
+	p := &sqlPopulation{config: c, Book: v, meter: m, addr: addr, rounds: make([]atomic.Uint64, len(sqlKinds)), whole: make([]atomic.Uint64, len(sqlKinds)), counts: make([]int, len(sqlKinds))}
 	total := 0
 	for _, k := range sqlKinds {
 		total += k.share
@@ -89,7 +90,7 @@ type sqlClient struct {
 
 // live makes rounds, each with a connection of its own, until ctx ends.
 func (c *sqlClient) live(ctx context.Context) {
-	for round := 0; ctx.Err() == nil && c.verdict() == nil; round++ {
+	for round := 0; ctx.Err() == nil && c.Verdict() == nil; round++ {
 		rng := decisions(c.seed, c.id, round)
 		err := sqlKinds[c.kind].round(c, ctx, rng)
 		c.leave()
@@ -100,7 +101,7 @@ func (c *sqlClient) live(ctx context.Context) {
 		if err == nil {
 			c.whole[c.kind].Add(1)
 		}
-		c.expect(answered, isFair(err), "%s: a call failed: %v", c.name, err)
+		c.Expect(promise.Answered, isFair(err), "%s: a call failed: %v", c.name, err)
 		pause(ctx, upTo(rng, c.idle/8))
 	}
 }
@@ -197,9 +198,9 @@ func (c *sqlClient) isMine(ctx context.Context, sql string, want int64) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	c.expect(told, status.Code(err) != codes.InvalidArgument, "%s: a statement ran in another session: %v", c.name, err)
+	c.Expect(promise.Told, status.Code(err) != codes.InvalidArgument, "%s: a statement ran in another session: %v", c.name, err)
 	if err == nil {
-		c.expect(own, n == want, "%s: %q returned %d, want %d: that is somebody else's table", c.name, sql, n, want)
+		c.Expect(promise.Own, n == want, "%s: %q returned %d, want %d: that is somebody else's table", c.name, sql, n, want)
 	}
 	return err
 }
@@ -249,7 +250,7 @@ func (c *sqlClient) temporary(ctx context.Context, rng *rand.Rand) error {
 			return err
 		}
 		got := options["cache_size"].GetInt64Value()
-		c.expect(own, got == -1000-id%1000, "the option cache_size is %d, want %d", got, -1000-id%1000)
+		c.Expect(promise.Own, got == -1000-id%1000, "the option cache_size is %d, want %d", got, -1000-id%1000)
 	}
 	if rng.IntN(2) == 0 {
 		return nil // as most do
@@ -278,7 +279,7 @@ func (c *sqlClient) late(ctx context.Context, rng *rand.Rand) error {
 	if err := c.settleIn(ctx, id); err != nil {
 		return err
 	}
-	if !pause(ctx, c.idle+c.idle/4+grace) {
+	if !pause(ctx, c.idle+c.idle/4+promise.Grace) {
 		return ctx.Err()
 	}
 	for range 2 {
@@ -286,7 +287,7 @@ func (c *sqlClient) late(ctx context.Context, rng *rand.Rand) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c.expect(told, isLost(err), "late comers: after the idle timeout a statement is answered with %v", err)
+		c.Expect(promise.Told, isLost(err), "late comers: after the idle timeout a statement is answered with %v", err)
 	}
 	if err := c.make(ctx, id+1); err != nil {
 		return err
@@ -336,7 +337,7 @@ func (c *sqlClient) inTransaction(ctx context.Context, tx *flightsql.Txn, id int
 	if err != nil {
 		return err
 	}
-	c.expect(own, n == id, "a transaction without cookies reads %d, want %d", n, id)
+	c.Expect(promise.Own, n == id, "a transaction without cookies reads %d, want %d", n, id)
 	prepared, err := tx.Prepare(ctx, "SELECT count(*) FROM mine")
 	if err != nil {
 		return err
@@ -346,7 +347,7 @@ func (c *sqlClient) inTransaction(ctx context.Context, tx *flightsql.Txn, id int
 		return err
 	}
 	if n, err = c.fetch(ctx, info); err == nil {
-		c.expect(own, n == 1, "a prepared statement without cookies counts %d, want 1", n)
+		c.Expect(promise.Own, n == 1, "a prepared statement without cookies counts %d, want 1", n)
 	}
 	return err
 }
@@ -376,7 +377,7 @@ func (c *sqlClient) plain(ctx context.Context, rng *rand.Rand) error {
 	want := rng.Int64N(1 << 40)
 	n, err := c.number(ctx, fmt.Sprint("SELECT ", want))
 	if err == nil {
-		c.expect(own, n == want, "SELECT %d returned %d", want, n)
+		c.Expect(promise.Own, n == want, "SELECT %d returned %d", want, n)
 	}
 	return err
 }
@@ -417,7 +418,7 @@ func (c *sqlClient) spy(ctx context.Context, _ *rand.Rand) error {
 	if status.Code(err) == codes.InvalidArgument {
 		err = nil
 	} else if err == nil {
-		c.expect(own, false, "a session that has no such table has read %d from it", n)
+		c.Expect(promise.Own, false, "a session that has no such table has read %d from it", n)
 	}
 	return err
 }

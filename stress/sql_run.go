@@ -8,19 +8,21 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // runSQL drives the SQL server of another module until the time is over, ctx ends or
 // a promise is broken, and writes the report to out. The error is the broken promise.
 func runSQL(ctx context.Context, c config, out, progress io.Writer) error {
-	v, m := &verdicts{failed: make(chan struct{})}, newMeter(c)
+	v, m := promise.NewBook(), newMeter(c)
 	srv, err := startSQL(ctx, c.sql, sqlFlags(c)...)
 	if err != nil {
 		fmt.Fprintln(out, "FAILED:", err)
 		return err
 	}
 	people := newSQLPopulation(c, srv.addr, v, m)
-	v.expect(answered, people.prepare(ctx) == nil, "the table that all sessions share could not be made")
+	v.Expect(promise.Answered, people.prepare(ctx) == nil, "the table that all sessions share could not be made")
 	m.began = time.Now()
 	within, cancel := context.WithCancel(ctx) // no deadline: calls would take it for theirs
 	defer cancel()
@@ -32,19 +34,19 @@ func runSQL(ctx context.Context, c config, out, progress io.Writer) error {
 	people.all.Wait()
 	for k, kind := range sqlKinds {
 		n := people.rounds[k].Load()
-		v.expect(answered, n < someRounds || people.whole[k].Load() > 0, "%s: in %d rounds nobody has succeeded", kind.name, n)
+		v.Expect(promise.Answered, n < someRounds || people.whole[k].Load() > 0, "%s: in %d rounds nobody has succeeded", kind.name, n)
 	}
-	if v.verdict() == nil {
+	if v.Verdict() == nil {
 		people.settle(context.WithoutCancel(ctx), srv)
 	}
-	left, err := srv.stop(v.patience())
-	v.expect(clean, err == nil, "the server does not end well: %v", err)
-	v.expect(clean, len(left) == 0, "the server leaves files behind: %q", left)
-	if v.verdict() != nil {
+	left, err := srv.stop(v.Patience())
+	v.Expect(promise.Clean, err == nil, "the server does not end well: %v", err)
+	v.Expect(promise.Clean, len(left) == 0, "the server leaves files behind: %q", left)
+	if v.Verdict() != nil {
 		fmt.Fprintf(out, "The last lines of the server's log:\n%s\n\n", srv.tail())
 	}
 	people.report(out, last)
-	return v.verdict()
+	return v.Verdict()
 }
 
 // someRounds are so many that one of them must go well.
@@ -88,10 +90,10 @@ func (p *sqlPopulation) observe(ctx context.Context, srv *sqlProcess, progress i
 		select {
 		case <-ctx.Done():
 			return last
-		case <-p.failed:
+		case <-p.Failed():
 			return last
 		case <-srv.exited:
-			p.expect(answered, false, "the server has ended: %v", srv.err)
+			p.Expect(promise.Answered, false, "the server has ended: %v", srv.err)
 			return last
 		case <-tick.C:
 		}
@@ -99,14 +101,14 @@ func (p *sqlPopulation) observe(ctx context.Context, srv *sqlProcess, progress i
 		if ctx.Err() != nil {
 			return last
 		}
-		if !p.expect(answered, err == nil, "the server does not tell its numbers: %v", err) {
+		if !p.Expect(promise.Answered, err == nil, "the server does not tell its numbers: %v", err) {
 			return last
 		}
 		last = now
 		theirs := now.Connections - now.Alone
-		p.expect(connected, !more.of(theirs > now.Places+now.Hung), "%d connections are open for %s, and sessions have, open or close %d", theirs, more.took(), now.Places+now.Hung)
-		p.expect(connected, !less.of(theirs < now.Open), "%d connections are open for %s, and sessions have %d", theirs, less.took(), now.Open)
-		p.expect(bounded, now.Sessions <= int64(p.max), "%d sessions are live, at most %d may be", now.Sessions, p.max)
+		p.Expect(promise.Connected, !more.of(theirs > now.Places+now.Hung), "%d connections are open for %s, and sessions have, open or close %d", theirs, more.took(), now.Places+now.Hung)
+		p.Expect(promise.Connected, !less.of(theirs < now.Open), "%d connections are open for %s, and sessions have %d", theirs, less.took(), now.Open)
+		p.Expect(promise.Bounded, now.Sessions <= int64(p.max), "%d sessions are live, at most %d may be", now.Sessions, p.max)
 		if n%10 == 9 {
 			calls, errors := p.meter.totals()
 			fmt.Fprintf(progress, "%3.0fs live %d/%d connections %d new %s calls %s err %s\n", time.Since(p.meter.began).Seconds(),
@@ -135,16 +137,16 @@ func (s *streak) took() time.Duration { return time.Duration(s.n) * pollEvery }
 // settle waits until the sessions of clients that have left are gone, and checks that
 // nothing of theirs is left: no connection, and no lock.
 func (p *sqlPopulation) settle(ctx context.Context, srv *sqlProcess) {
-	patience := p.idle + p.idle/4 + grace + p.patience()
+	patience := p.idle + p.idle/4 + promise.Grace + p.Patience()
 	var n sqlNumbers
 	gone := eventually(patience, func() bool {
 		var err error
 		n, err = srv.poll(ctx)
 		return err == nil && n.Sessions+n.Retired+n.Closing+n.Connections+n.Places+n.Hung == 0
 	})
-	p.expect(clean, gone, "%s after the clients have left, there are %d sessions, %d retired, %d closing, and %d connections", patience, n.Sessions, n.Retired, n.Closing, n.Connections)
+	p.Expect(promise.Clean, gone, "%s after the clients have left, there are %d sessions, %d retired, %d closing, and %d connections", patience, n.Sessions, n.Retired, n.Closing, n.Connections)
 	err := p.write(ctx, "INSERT INTO "+sharedTable+" VALUES (2)")
-	p.expect(clean, err == nil, "a lock is left behind by a client that has vanished: %v", err)
+	p.Expect(promise.Clean, err == nil, "a lock is left behind by a client that has vanished: %v", err)
 }
 
 // report writes what is known in the end.
@@ -161,5 +163,5 @@ func (p *sqlPopulation) report(out io.Writer, last sqlNumbers) {
 	p.meter.table(line)
 	line("\n%-13s %s", "errors", p.meter.errorList())
 	line("%-13s created %s", "sessions", count(uint64(last.Created)))
-	p.meter.verdicts(line, p.verdicts, uint64(last.Created), promise.ofSQL)
+	p.meter.verdicts(line, p.Book, uint64(last.Created), ofSQL)
 }

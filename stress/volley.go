@@ -7,6 +7,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // volley is several statements at once that bring the same session.
@@ -68,7 +70,7 @@ func (v *volley) sees(last reply, schemas []string) {
 		want = v.own.schema
 	}
 	for _, got := range schemas {
-		v.client.watch.expect(own, got == want, "one of several statements saw schema %q with session %q, expected %q", got, last.session, want)
+		v.client.watch.Expect(promise.Own, got == want, "one of several statements saw schema %q with session %q, expected %q", got, last.session, want)
 	}
 }
 
@@ -156,20 +158,20 @@ func (v *volley) check(s shot, first *span) {
 	w, window := v.client.watch, v.client.window()
 	switch {
 	case s.lost != nil:
-		w.expect(told, true, "")
-		w.expect(explained, s.lost.mark == v.own.mark && (v.closed == nil) == (s.lost.reason != "SESSION_CLOSED"),
+		w.Expect(promise.Told, true, "")
+		w.Expect(promise.Explained, s.lost.mark == v.own.mark && (v.closed == nil) == (s.lost.reason != "SESSION_CLOSED"),
 			"a client was told that session %s is lost (%s), but its own is %s (closed: %t)", s.lost.mark, s.lost.reason, v.own.mark, v.closed != nil)
-		w.expect(answered, v.closed != nil || !s.acknowledges(), "%s was refused since session %s is lost, expected it to show that the client knows", s.op, s.lost.mark)
-		w.expect(answered, s.start.Before(first.end.Add(window)), "a client is still told of session %s %s after it was first told, expected for %s", s.lost.mark, s.start.Sub(first.end), window)
-		w.expect(answered, v.acknowledged == nil || s.start.Before(v.acknowledged.end), "a client is still told of session %s after it has shown that it knows", s.lost.mark)
+		w.Expect(promise.Answered, v.closed != nil || !s.acknowledges(), "%s was refused since session %s is lost, expected it to show that the client knows", s.op, s.lost.mark)
+		w.Expect(promise.Answered, s.start.Before(first.end.Add(window)), "a client is still told of session %s %s after it was first told, expected for %s", s.lost.mark, s.start.Sub(first.end), window)
+		w.Expect(promise.Answered, v.acknowledged == nil || s.start.Before(v.acknowledged.end), "a client is still told of session %s after it has shown that it knows", s.lost.mark)
 	case s.session == v.own.mark:
-		w.expect(notStale, v.closed == nil || s.start.Before(v.closed.end), "session %s was handed out after CloseSession had been answered", s.session)
-		w.expect(notStale, first == nil || v.closed != nil || s.start.Before(first.end), "session %s was handed out after its client had been told that it is lost", s.session)
+		w.Expect(promise.NotStale, v.closed == nil || s.start.Before(v.closed.end), "session %s was handed out after CloseSession had been answered", s.session)
+		w.Expect(promise.NotStale, first == nil || v.closed != nil || s.start.Before(first.end), "session %s was handed out after its client had been told that it is lost", s.session)
 	case s.op == setOptions:
-		w.expect(told, v.closed == nil || s.end.Sub(v.closed.start) >= window, "SetSessionOptions made session %s for a client that was losing its cookie by CloseSession", s.session)
-	case w.expect(own, s.session == "", "a client was handed session %s, expected its own one %s or none", s.session, v.own.mark) && v.client.brings(s.reply):
+		w.Expect(promise.Told, v.closed == nil || s.end.Sub(v.closed.start) >= window, "SetSessionOptions made session %s for a client that was losing its cookie by CloseSession", s.session)
+	case w.Expect(promise.Own, s.session == "", "a client was handed session %s, expected its own one %s or none", s.session, v.own.mark) && v.client.brings(s.reply):
 		known := v.acknowledged != nil && s.end.After(v.acknowledged.start)
-		w.expect(told, known || first != nil && s.end.Sub(first.start) >= window,
+		w.Expect(promise.Told, known || first != nil && s.end.Sub(first.start) >= window,
 			"%s ran without session %s, which had schema %q, before its client knew that it is gone", s.op, v.own.mark, v.own.schema)
 	}
 }

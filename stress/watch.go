@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // watch keeps books about every session and compares them with what the store
 // does. Its methods may be called by any goroutine. Times are handed to it, so
 // that a test can tell it any history.
 type watch struct {
-	verdicts
+	*promise.Book
 	config
 	explain func(layover.Fingerprint) (layover.Event, bool)
 	before  struct{ goroutines, heap uint64 } // before anything was started
@@ -46,6 +47,7 @@ type watch struct {
 
 func newWatch(c config) *watch {
 	w := &watch{
+		Book:     promise.NewBook(),
 		config:   c,
 		explain:  func(layover.Fingerprint) (layover.Event, bool) { return layover.Event{}, false },
 		sessions: make(map[layover.Fingerprint][]*record),
@@ -54,7 +56,6 @@ func newWatch(c config) *watch {
 		waiting:  make(map[*call]struct{}),
 		owned:    make(map[string][]*record),
 	}
-	w.failed = make(chan struct{})
 	w.before.goroutines, w.before.heap = uint64(runtime.NumGoroutine()), heap()
 	return w
 }
@@ -83,8 +84,8 @@ func (w *watch) observe(ev layover.Event) {
 		if r.ended {
 			r = w.next(ev.Fingerprint, byNoEvents)
 		}
-		w.expect(ordered, !r.ended, "session %s was created after it had ended, expected never", r.mark)
-		w.expect(ordered, !r.created, "session %s was created twice, expected once", r.mark)
+		w.Expect(promise.Ordered, !r.ended, "session %s was created after it had ended, expected never", r.mark)
+		w.Expect(promise.Ordered, !r.created, "session %s was created twice, expected once", r.mark)
 		r.created, r.createdAt, r.born, w.newest = true, ev.At, w.counts.events, r
 		w.live[r] = struct{}{}
 		if r.confirmed = ev.Confirmed; !r.confirmed {
@@ -93,13 +94,13 @@ func (w *watch) observe(ev layover.Event) {
 		w.counts.created++
 		w.withinQuota(r.owner)
 	case layover.EventConfirmed:
-		w.expect(ordered, r.created && !r.confirmed && !r.ended,
+		w.Expect(promise.Ordered, r.created && !r.confirmed && !r.ended,
 			"session %s was confirmed when %s, expected once, after its creation and before its end", r.mark, r.stage())
 		r.confirmed = true
 		w.unconfirmed--
 	case layover.EventEnded:
 		w.counts.ended++
-		if !w.expect(ordered, r.created && !r.ended, "session %s ended (%s) when %s, expected once, after its creation", r.mark, ev.Reason, r.stage()) {
+		if !w.Expect(promise.Ordered, r.created && !r.ended, "session %s ended (%s) when %s, expected once, after its creation", r.mark, ev.Reason, r.stage()) {
 			return
 		}
 		w.judge(r, ev)
@@ -124,40 +125,40 @@ func (w *watch) observe(ev layover.Event) {
 // judge checks the end of a session against the reason that is given for it.
 func (w *watch) judge(r *record, ev layover.Event) {
 	unused, age := ev.At.Sub(r.lastLeft), ev.At.Sub(r.firstStart)
-	w.expect(notStale, !r.lastStart.After(ev.At.Add(grace)),
+	w.Expect(promise.NotStale, !r.lastStart.After(ev.At.Add(promise.Grace)),
 		"session %s was handed out %s after it had ended (%s), expected never", r.mark, r.lastStart.Sub(ev.At), ev.Reason)
 	switch ev.Reason {
 	case layover.ReasonIdle, layover.ReasonUnconfirmed:
 		w.idled(r, ev)
-		w.expect(ordered, r.confirmed == (ev.Reason == layover.ReasonIdle), "session %s ended as %s when %s", r.mark, ev.Reason, r.stage())
-		w.expect(notEarly, unused >= w.timeout(r), "session %s ended (%s) %s after its last use, expected at least %s", r.mark, ev.Reason, unused, w.timeout(r))
+		w.Expect(promise.Ordered, r.confirmed == (ev.Reason == layover.ReasonIdle), "session %s ended as %s when %s", r.mark, ev.Reason, r.stage())
+		w.Expect(promise.NotEarly, unused >= w.timeout(r), "session %s ended (%s) %s after its last use, expected at least %s", r.mark, ev.Reason, unused, w.timeout(r))
 	case layover.ReasonLifetime:
 		shortest := w.lifetime() - w.lifetime()/10 // a random part of a tenth is taken off
-		w.expect(notEarly, age >= shortest, "session %s ended (lifetime) at the age of %s, expected at least %s", r.mark, age, shortest)
+		w.Expect(promise.NotEarly, age >= shortest, "session %s ended (lifetime) at the age of %s, expected at least %s", r.mark, age, shortest)
 	case layover.ReasonCapacity:
 		w.idled(r, ev)
 		retired := min(w.endsInUse, w.peak) // they take places, too
-		w.expect(notEarly, len(w.live)+retired >= w.max,
+		w.Expect(promise.NotEarly, len(w.live)+retired >= w.max,
 			"session %s was evicted with %d live sessions and at most %d retired ones, expected only when %d places are taken", r.mark, len(w.live), retired, w.max)
 		if r.confirmed {
 			// The documented rule; so many more may have been found in use as calls run.
 			enough := max(8, w.max/64) + w.peak
-			w.expect(assured, w.unconfirmed < enough,
+			w.Expect(promise.Assured, w.unconfirmed < enough,
 				"confirmed session %s was evicted while %d unconfirmed ones were there, expected only with fewer than %d", r.mark, w.unconfirmed, enough)
 		} else {
-			w.expect(assured, true, "")
+			w.Expect(promise.Assured, true, "")
 		}
 	case layover.ReasonQuota:
 		w.idled(r, ev)
 		w.outnumbered(r, ev)
 	case layover.ReasonRenamed:
-		w.expect(notEarly, r.renewals > 0, "session %s ended as renamed, but no call renewed it", r.mark)
+		w.Expect(promise.NotEarly, r.renewals > 0, "session %s ended as renamed, but no call renewed it", r.mark)
 	case layover.ReasonClosed:
-		w.expect(notEarly, !r.closedAt.IsZero(), "session %s ended as closed, but no client had closed it", r.mark)
+		w.Expect(promise.NotEarly, !r.closedAt.IsZero(), "session %s ended as closed, but no client had closed it", r.mark)
 	case layover.ReasonShutdown:
-		w.expect(notEarly, w.stopped, "session %s ended for a shutdown, but there was none yet", r.mark)
+		w.Expect(promise.NotEarly, w.stopped, "session %s ended for a shutdown, but there was none yet", r.mark)
 	default:
-		w.expect(notEarly, false, "session %s ended for the reason %q, which nobody gave", r.mark, ev.Reason)
+		w.Expect(promise.NotEarly, false, "session %s ended for the reason %q, which nobody gave", r.mark, ev.Reason)
 	}
 	if ev.InUse {
 		w.endsInUse++
@@ -166,9 +167,9 @@ func (w *watch) judge(r *record, ev layover.Event) {
 
 // idled checks a session that must have been idle to end like this.
 func (w *watch) idled(r *record, ev layover.Event) {
-	w.expect(notInUse, !ev.InUse, "session %s ended (%s) although it was leased, expected never", r.mark, ev.Reason)
-	w.expect(notInUse, r.inside == 0, "session %s ended (%s) under calls that use it: %d, expected 0", r.mark, ev.Reason, r.inside)
-	w.expect(ordered, r.confirmed == r.sticks(), "session %s ended when %s, after %d calls, expected it to be confirmed by the second, or by its principal", r.mark, r.stage(), r.calls)
+	w.Expect(promise.NotInUse, !ev.InUse, "session %s ended (%s) although it was leased, expected never", r.mark, ev.Reason)
+	w.Expect(promise.NotInUse, r.inside == 0, "session %s ended (%s) under calls that use it: %d, expected 0", r.mark, ev.Reason, r.inside)
+	w.Expect(promise.Ordered, r.confirmed == r.sticks(), "session %s ended when %s, after %d calls, expected it to be confirmed by the second, or by its principal", r.mark, r.stage(), r.calls)
 }
 
 // begin notes that a call begins, before it can have a lease.
@@ -186,14 +187,14 @@ func (w *watch) enter(c *call, f layover.Fingerprint, brought bool) {
 	defer w.mu.Unlock()
 	delete(w.waiting, c)
 	r := w.current(c, w.record(f, byCalls))
-	w.expect(own, brought, "session %s was handed to a call that did not bring its cookie", f)
-	w.expect(own, r.calls > 0, "session %s was handed out before the call that it was made for had it", f)
+	w.Expect(promise.Own, brought, "session %s was handed to a call that did not bring its cookie", f)
+	w.Expect(promise.Own, r.calls > 0, "session %s was handed out before the call that it was made for had it", f)
 	unused, most := c.start.Sub(r.lastDone), w.timeout(r)+w.resolution()
 	if r.running == 0 && !w.mayBeUsed(r.lastDone.Add(most)) {
-		w.expect(notStale, unused < most, "session %s was handed out %s after its last use, expected less than %s", f, unused, most)
+		w.Expect(promise.NotStale, unused < most, "session %s was handed out %s after its last use, expected less than %s", f, unused, most)
 	}
 	age, oldest := c.start.Sub(r.entered), w.lifetime()+w.resolution()
-	w.expect(notStale, age < oldest, "session %s was handed out at the age of %s, expected less than %s", f, age, oldest)
+	w.Expect(promise.NotStale, age < oldest, "session %s was handed out at the age of %s, expected less than %s", f, age, oldest)
 	w.uses(c, r, c.start)
 }
 
@@ -213,9 +214,9 @@ func (w *watch) makes(c *call, f layover.Fingerprint, holds, brought bool, now t
 	delete(w.waiting, c)
 	w.counts.entered++
 	r := w.next(f, byNoCalls)
-	w.expect(needed, !c.asked.IsZero(), "session %s was made for a call that needs none", f)
-	w.expect(own, r.calls == 0, "session %s, which a call had before, was made for another one", f)
-	w.expect(own, !brought, "a new session got the ID %s that its client had made up", f)
+	w.Expect(promise.Needed, !c.asked.IsZero(), "session %s was made for a call that needs none", f)
+	w.Expect(promise.Own, r.calls == 0, "session %s, which a call had before, was made for another one", f)
+	w.Expect(promise.Own, !brought, "a new session got the ID %s that its client had made up", f)
 	r.firstStart, r.lastLeft, r.entered = c.asked, c.asked, now
 	r.held, r.named, r.owner, r.allot = holds, c.named, c.owner, c.allot
 	w.reserve(r)
@@ -224,7 +225,7 @@ func (w *watch) makes(c *call, f layover.Fingerprint, holds, brought bool, now t
 
 // uses notes that a call, which asked for it at a time, uses a session.
 func (w *watch) uses(c *call, r *record, asked time.Time) {
-	w.expect(notStale, !r.ended || !asked.After(r.endedAt.Add(grace)), "session %s was handed out %s after its end, expected never", r.mark, asked.Sub(r.endedAt))
+	w.Expect(promise.NotStale, !r.ended || !asked.After(r.endedAt.Add(promise.Grace)), "session %s was handed out %s after its end, expected never", r.mark, asked.Sub(r.endedAt))
 	c.used = r
 	r.lastStart = later(r.lastStart, asked)
 	r.calls++
@@ -276,7 +277,7 @@ func (w *watch) closing(r *record, now time.Time) {
 func (w *watch) leave(c *call, has bool, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.expect(needed, has == (c.used != nil), "a call that had asked for a session (%t) ended with one (%t)", c.used != nil, has)
+	w.Expect(promise.Needed, has == (c.used != nil), "a call that had asked for a session (%t) ended with one (%t)", c.used != nil, has)
 	if r := c.used.latest(); r != nil {
 		r.inside--
 		r.lastLeft = later(r.lastLeft, now)
@@ -304,9 +305,9 @@ func (w *watch) refused(c *call, err error) {
 	if c.allot != nil && w.outOfQuota(c, err) {
 		return
 	}
-	if w.expect(answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err) {
+	if w.Expect(promise.Answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err) {
 		places := w.max - w.mostNamed
-		w.expect(answered, w.peak > places, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, places)
+		w.Expect(promise.Answered, w.peak > places, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, places)
 	}
 }
 
@@ -330,24 +331,24 @@ func (w *watch) closed(f layover.Fingerprint, now time.Time) {
 		r.endedAt = now
 		w.ends = append(w.ends, r)
 	}
-	w.expect(closedOnce, r.closes == 1, "session %s was closed %d times, expected once", f, r.closes)
-	w.expect(notInUse, r.inside == 0, "session %s was closed under calls that use it: %d, expected 0", f, r.inside)
+	w.Expect(promise.ClosedOnce, r.closes == 1, "session %s was closed %d times, expected once", f, r.closes)
+	w.Expect(promise.NotInUse, r.inside == 0, "session %s was closed under calls that use it: %d, expected 0", f, r.inside)
 }
 
 // poll checks what must be true at any time: the store's counters, and that
 // what has expired has left. It is to be called every [pollEvery].
 func (w *watch) poll(s layover.Stats, now time.Time) {
-	w.expect(bounded, s.Live+s.Retired <= w.max && s.Peak <= w.max,
+	w.Expect(promise.Bounded, s.Live+s.Retired <= w.max && s.Peak <= w.max,
 		"the store counts %d live and %d retired sessions, and a peak of %d, expected at most %d", s.Live, s.Retired, s.Peak, w.max)
-	w.expect(ordered, uint64(s.Live)+s.Ended.Total() == s.Created && s.Unconfirmed+s.Confirmed == s.Live,
+	w.Expect(promise.Ordered, uint64(s.Live)+s.Ended.Total() == s.Created && s.Unconfirmed+s.Confirmed == s.Live,
 		"the store counts %d created, %d ended and %d live sessions (%d confirmed, %d not), which do not add up", s.Created, s.Ended.Total(), s.Live, s.Confirmed, s.Unconfirmed)
-	w.expect(closedOnce, s.Closed <= s.Ended.Total() && s.CloseFailed == 0,
+	w.Expect(promise.ClosedOnce, s.Closed <= s.Ended.Total() && s.CloseFailed == 0,
 		"the store counts %d closed sessions (%d with errors) of %d ended ones, expected at most as many and no error", s.Closed, s.CloseFailed, s.Ended.Total())
 	for _, l := range w.review(now) {
 		ev, left := w.explain(l.mark) // which takes a while
 		// It may have left in time, and the event is on its way.
 		left = left && !ev.At.Before(l.created) && !ev.At.After(now)
-		w.expect(prompt, left, "session %s was there %s after %s, expected less than %s", l.mark, l.by, l.what, l.most)
+		w.Expect(promise.Prompt, left, "session %s was there %s after %s, expected less than %s", l.mark, l.by, l.what, l.most)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -378,36 +379,36 @@ func (w *watch) forget(now time.Time) {
 // passed. It was told why, unless that is empty.
 func (w *watch) lost(mark, why string, window time.Duration) {
 	f, err := layover.ParseFingerprint(mark)
-	if !w.expect(explained, err == nil, "the server named no session: %v", err) {
+	if !w.Expect(promise.Explained, err == nil, "the server named no session: %v", err) {
 		return
 	}
 	var reason layover.Reason
-	known := eventually(5*grace, func() bool {
+	known := eventually(5*promise.Grace, func() bool {
 		ev, ok := w.explain(f)
 		if reason = ev.Reason; !ok {
 			reason, ok = w.forgotten(f)
 		}
-		return ok || w.verdict() != nil // then there is no time to wait
+		return ok || w.Verdict() != nil // then there is no time to wait
 	})
-	if !w.expect(explained, known, "session %s of a client is gone, and the store cannot explain why", f) || reason == 0 {
+	if !w.Expect(promise.Explained, known, "session %s of a client is gone, and the store cannot explain why", f) || reason == 0 {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.expect(explained, why == "" || why == "SESSION_"+strings.ToUpper(reason.String()), "a client was told that session %s is lost for the reason %s, but the store explains %s", f, why, reason)
+	w.Expect(promise.Explained, why == "" || why == "SESSION_"+strings.ToUpper(reason.String()), "a client was told that session %s is lost for the reason %s, but the store explains %s", f, why, reason)
 	timeout := w.idle
 	if len(w.sessions[f]) > 0 {
 		r := w.record(f, byEvents)
 		timeout = w.timeout(r)
-		w.expect(explained, !r.ended || r.reason == reason, "session %s was reported to have ended for the reason %s, but the store explains %s", f, r.reason, reason)
+		w.Expect(promise.Explained, !r.ended || r.reason == reason, "session %s was reported to have ended for the reason %s, but the store explains %s", f, r.reason, reason)
 	}
 	switch reason {
 	case layover.ReasonIdle, layover.ReasonUnconfirmed:
-		w.expect(explained, window >= timeout, "a client lost session %s (%s) although it had used it in the last %s, expected only after %s", f, reason, window, timeout)
+		w.Expect(promise.Explained, window >= timeout, "a client lost session %s (%s) although it had used it in the last %s, expected only after %s", f, reason, window, timeout)
 	case layover.ReasonLifetime, layover.ReasonCapacity, layover.ReasonQuota: // judged when it ended
-		w.expect(explained, true, "")
+		w.Expect(promise.Explained, true, "")
 	default:
-		w.expect(explained, false, "a client lost session %s (%s), but had not closed it", f, reason)
+		w.Expect(promise.Explained, false, "a client lost session %s (%s), but had not closed it", f, reason)
 	}
 }
 
@@ -446,7 +447,7 @@ func (w *watch) leaks(all []*record) {
 			if !r.created {
 				what = "was made by the factory and refused by the store, and then nobody closed it"
 			}
-			w.expect(closedOnce, false, "session %s %s, expected once", r.mark, what)
+			w.Expect(promise.ClosedOnce, false, "session %s %s, expected once", r.mark, what)
 		}
 	}
 }
@@ -455,20 +456,20 @@ func (w *watch) leaks(all []*record) {
 func (w *watch) settle(s layover.Stats, m *meter) {
 	w.mu.Lock()
 	n := w.counts
-	w.expect(clean, len(w.live) == 0 && s.Live == 0 && s.Retired == 0, "%d sessions are live after the shutdown (the store counts %d), expected none", len(w.live), s.Live)
-	w.expect(ordered, n.created == s.Created && n.ended == s.Ended.Total() && n.created == n.ended && s.EventsDropped == 0,
+	w.Expect(promise.Clean, len(w.live) == 0 && s.Live == 0 && s.Retired == 0, "%d sessions are live after the shutdown (the store counts %d), expected none", len(w.live), s.Live)
+	w.Expect(promise.Ordered, n.created == s.Created && n.ended == s.Ended.Total() && n.created == n.ended && s.EventsDropped == 0,
 		"%d sessions were reported as created and %d as ended (the store counts %d and %d), expected the same number", n.created, n.ended, s.Created, s.Ended.Total())
 	made := n.created - n.renamed
-	w.expect(closedOnce, s.Closed == s.Created-n.renamed, "the store closed %d sessions of %d, expected all", s.Closed, s.Created-n.renamed)
-	w.expect(needed, made == n.entered, "%d sessions were made for %d calls that asked for one, expected the same number", made, n.entered)
+	w.Expect(promise.ClosedOnce, s.Closed == s.Created-n.renamed, "the store closed %d sessions of %d, expected all", s.Closed, s.Created-n.renamed)
+	w.Expect(promise.Needed, made == n.entered, "%d sessions were made for %d calls that asked for one, expected the same number", made, n.entered)
 	for _, all := range w.sessions {
 		w.leaks(all)
 	}
-	w.expect(closedOnce, n.opened == n.closed, "%d resources were opened and %d closed, expected the same number", n.opened, n.closed)
+	w.Expect(promise.ClosedOnce, n.opened == n.closed, "%d resources were opened and %d closed, expected the same number", n.opened, n.closed)
 	w.sessions, w.ends, w.live, w.unclosed, w.owned, w.newest = nil, nil, nil, nil, nil, nil // they are not a leak
 	w.mu.Unlock()
-	eventually(5*grace, func() bool { return uint64(runtime.NumGoroutine()) <= w.before.goroutines })
+	eventually(5*promise.Grace, func() bool { return uint64(runtime.NumGoroutine()) <= w.before.goroutines })
 	m.goroutines, m.heap = uint64(runtime.NumGoroutine()), heap()
-	w.expect(clean, m.goroutines <= w.before.goroutines, "%d goroutines are left after the shutdown, expected at most %d as at the start", m.goroutines, w.before.goroutines)
-	w.expect(clean, m.heap <= w.before.heap+w.leftHeap(), "the heap grew from %s to %s, expected at most %s more", size(w.before.heap), size(m.heap), size(w.leftHeap()))
+	w.Expect(promise.Clean, m.goroutines <= w.before.goroutines, "%d goroutines are left after the shutdown, expected at most %d as at the start", m.goroutines, w.before.goroutines)
+	w.Expect(promise.Clean, m.heap <= w.before.heap+w.leftHeap(), "the heap grew from %s to %s, expected at most %s more", size(w.before.heap), size(m.heap), size(w.leftHeap()))
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
 // The sessions of the stories.
@@ -136,7 +137,7 @@ func TestTheWatchFindsNothingInATrueHistory(t *testing.T) {
 		s.poll(layover.Stats{Live: 2, Unconfirmed: 2, Created: 7, Ended: layover.Ends{5}})
 		s.stopping()
 		s.ended(f, layover.ReasonShutdown).ended(g, layover.ReasonShutdown).settled(7)
-		if err := s.verdict(); err != nil {
+		if err := s.Verdict(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -144,137 +145,137 @@ func TestTheWatchFindsNothingInATrueHistory(t *testing.T) {
 
 func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct {
-		promise promise
+		promise promise.Promise
 		tell    func(*story)
 		want    string
 	}{
-		"above the maximum": {bounded, func(s *story) {
+		"above the maximum": {promise.Bounded, func(s *story) {
 			s.created(a).created(b).created(layover.Fingerprint{0xc}).confirmed(a)
 		}, "3 sessions were live at once, expected at most 2"},
-		"above the maximum as the store counts": {bounded, func(s *story) {
+		"above the maximum as the store counts": {promise.Bounded, func(s *story) {
 			s.poll(layover.Stats{Live: 2, Retired: 1, Unconfirmed: 2, Created: 2})
 		}, "the store counts 2 live and 1 retired sessions"},
-		"peak above the maximum": {bounded, func(s *story) { s.poll(layover.Stats{Peak: 3}) }, "a peak of 3, expected at most 2"},
+		"peak above the maximum": {promise.Bounded, func(s *story) { s.poll(layover.Stats{Peak: 3}) }, "a peak of 3, expected at most 2"},
 
-		"created after ended": {ordered, func(s *story) {
+		"created after ended": {promise.Ordered, func(s *story) {
 			s.used(a).after(time.Minute).ended(a, layover.ReasonUnconfirmed).created(a)
 		}, "was created after it had ended"},
-		"created twice": {ordered, func(s *story) { s.created(a).created(a) }, "was created twice"},
-		"confirmed before created": {ordered, func(s *story) { s.confirmed(a) },
+		"created twice": {promise.Ordered, func(s *story) { s.created(a).created(a) }, "was created twice"},
+		"confirmed before created": {promise.Ordered, func(s *story) { s.confirmed(a) },
 			"was confirmed when it was not created yet"},
-		"confirmed twice": {ordered, func(s *story) { s.created(a).confirmed(a).confirmed(a) },
+		"confirmed twice": {promise.Ordered, func(s *story) { s.created(a).confirmed(a).confirmed(a) },
 			"was confirmed when it was confirmed already"},
-		"confirmed after ended": {ordered, func(s *story) {
+		"confirmed after ended": {promise.Ordered, func(s *story) {
 			s.used(a).after(time.Minute).ended(a, layover.ReasonUnconfirmed).confirmed(a)
 		}, "was confirmed when it had ended already"},
-		"ended before created": {ordered, func(s *story) { s.ended(a, layover.ReasonIdle) },
+		"ended before created": {promise.Ordered, func(s *story) { s.ended(a, layover.ReasonIdle) },
 			"ended (idle) when it was not created yet"},
-		"ended twice": {ordered, func(s *story) {
+		"ended twice": {promise.Ordered, func(s *story) {
 			s.used(a).after(time.Minute).ended(a, layover.ReasonUnconfirmed).ended(a, layover.ReasonUnconfirmed)
 		}, "ended (unconfirmed) when it had ended already"},
-		"never confirmed": {ordered, func(s *story) {
+		"never confirmed": {promise.Ordered, func(s *story) {
 			s.used(a).call(a).after(time.Minute).ended(a, layover.ReasonUnconfirmed)
 		}, "expected it to be confirmed by the second"},
-		"a wrong reason": {ordered, func(s *story) {
+		"a wrong reason": {promise.Ordered, func(s *story) {
 			s.used(a).after(time.Minute).ended(a, layover.ReasonIdle)
 		}, "ended as idle when it was created"},
-		"counters that do not add up": {ordered, func(s *story) { s.poll(layover.Stats{Live: 1, Confirmed: 1}) },
+		"counters that do not add up": {promise.Ordered, func(s *story) { s.poll(layover.Stats{Live: 1, Confirmed: 1}) },
 			"which do not add up"},
-		"events that were never delivered": {ordered, func(s *story) { s.settled(1) },
+		"events that were never delivered": {promise.Ordered, func(s *story) { s.settled(1) },
 			"0 sessions were reported as created and 0 as ended (the store counts 1 and 1)"},
 
-		"closed twice": {closedOnce, func(s *story) {
+		"closed twice": {promise.ClosedOnce, func(s *story) {
 			s.opened(a)
 			s.closed(a, s.now)
 			s.closed(a, s.now)
 		}, "was closed 2 times, expected once"},
-		"never closed": {closedOnce, func(s *story) {
+		"never closed": {promise.ClosedOnce, func(s *story) {
 			s.opened(a)
 			s.used(a).after(time.Minute).ended(a, layover.ReasonUnconfirmed).settled(1)
 		}, "was never closed"},
-		"refused and never closed": {closedOnce, func(s *story) {
+		"refused and never closed": {promise.ClosedOnce, func(s *story) {
 			s.opened(a)
 			s.settled(0)
 		}, "refused by the store, and then nobody closed it"},
-		"closed by count without having ended": {closedOnce, func(s *story) { s.poll(layover.Stats{Closed: 1}) },
+		"closed by count without having ended": {promise.ClosedOnce, func(s *story) { s.poll(layover.Stats{Closed: 1}) },
 			"1 closed sessions (0 with errors) of 0 ended ones"},
-		"never closed by count": {closedOnce, func(s *story) {
+		"never closed by count": {promise.ClosedOnce, func(s *story) {
 			s.settle(layover.Stats{Created: 2, Ended: layover.Ends{2}, Closed: 1}, newMeter(storyLimits))
 		}, "the store closed 1 sessions of 2"},
 
-		"closed while leased": {notInUse, func(s *story) {
+		"closed while leased": {promise.NotInUse, func(s *story) {
 			s.opened(a)
 			s.created(a).begins(a)
 			s.closed(a, s.now)
 		}, "was closed under calls that use it: 1"},
-		"idled out while leased": {notInUse, func(s *story) {
+		"idled out while leased": {promise.NotInUse, func(s *story) {
 			s.used(a).back(a).begins(a)
 			s.after(time.Minute).ended(a, layover.ReasonIdle)
 		}, "ended (idle) under calls that use it: 1"},
-		"evicted in use as the store says": {notInUse, func(s *story) {
+		"evicted in use as the store says": {promise.NotInUse, func(s *story) {
 			s.used(b).used(a)
 			s.observe(layover.Event{Kind: layover.EventEnded, Fingerprint: a, At: s.now, Reason: layover.ReasonCapacity, InUse: true})
 		}, "ended (capacity) although it was leased, expected never"},
-		"evicted while leased": {notInUse, func(s *story) {
+		"evicted while leased": {promise.NotInUse, func(s *story) {
 			s.used(b).created(a).begins(a)
 			s.ended(a, layover.ReasonCapacity)
 		}, "ended (capacity) under calls that use it: 1"},
 
-		"handed out after its idle timeout": {notStale, func(s *story) {
+		"handed out after its idle timeout": {promise.NotStale, func(s *story) {
 			s.used(a).back(a).after(time.Second + storyResolution).call(a)
 		}, "was handed out 1.001s after its last use, expected less than 1.001s"},
-		"handed out after its timeout as an unconfirmed one": {notStale, func(s *story) {
+		"handed out after its timeout as an unconfirmed one": {promise.NotStale, func(s *story) {
 			s.used(a).after(500*time.Millisecond + storyResolution).call(a)
 		}, "was handed out 501ms after its last use, expected less than 501ms"},
-		"handed out after its lifetime": {notStale, func(s *story) {
+		"handed out after its lifetime": {promise.NotStale, func(s *story) {
 			s.used(a).begins(a)
 			s.after(5*time.Second + storyResolution).call(a)
 		}, "was handed out at the age of 5.001s, expected less than 5.001s"},
-		"handed out after its end": {notStale, func(s *story) {
+		"handed out after its end": {promise.NotStale, func(s *story) {
 			s.used(a).back(a).after(time.Second).ended(a, layover.ReasonIdle).after(2 * time.Second).call(a)
 		}, "was handed out"},
-		"handed out after its end, which was reported late": {notStale, func(s *story) {
+		"handed out after its end, which was reported late": {promise.NotStale, func(s *story) {
 			c := s.used(a).begins(a)
 			s.closing(c.used, s.now)
 			s.after(3*time.Second).call(a).ends(c).after(-2*time.Second).ended(a, layover.ReasonClosed)
 		}, "was handed out 2s after it had ended"},
 
-		"idled out early": {notEarly, func(s *story) {
+		"idled out early": {promise.NotEarly, func(s *story) {
 			s.used(a).back(a).after(999*time.Millisecond).ended(a, layover.ReasonIdle)
 		}, "ended (idle) 999ms after its last use, expected at least 1s"},
-		"unconfirmed one that holds something expires early": {notEarly, func(s *story) {
+		"unconfirmed one that holds something expires early": {promise.NotEarly, func(s *story) {
 			s.used(a).holds(s.record(a, anything))
 			s.after(999*time.Millisecond).ended(a, layover.ReasonUnconfirmed)
 		}, "999ms after its last use, expected at least 1s"},
-		"lifetime over early": {notEarly, func(s *story) {
+		"lifetime over early": {promise.NotEarly, func(s *story) {
 			s.used(a).after(4499*time.Millisecond).ended(a, layover.ReasonLifetime)
 		}, "at the age of 4.499s, expected at least 4.5s"},
-		"evicted from a store with room": {notEarly, func(s *story) { s.used(a).ended(a, layover.ReasonCapacity) },
+		"evicted from a store with room": {promise.NotEarly, func(s *story) { s.used(a).ended(a, layover.ReasonCapacity) },
 			"was evicted with 1 live sessions and at most 0 retired ones"},
-		"closed although nobody asked": {notEarly, func(s *story) { s.used(a).ended(a, layover.ReasonClosed) },
+		"closed although nobody asked": {promise.NotEarly, func(s *story) { s.used(a).ended(a, layover.ReasonClosed) },
 			"but no client had closed it"},
-		"shut down too early": {notEarly, func(s *story) { s.used(a).ended(a, layover.ReasonShutdown) },
+		"shut down too early": {promise.NotEarly, func(s *story) { s.used(a).ended(a, layover.ReasonShutdown) },
 			"but there was none yet"},
-		"killed": {notEarly, func(s *story) { s.used(a).ended(a, layover.ReasonKilled) },
+		"killed": {promise.NotEarly, func(s *story) { s.used(a).ended(a, layover.ReasonKilled) },
 			`ended for the reason "killed", which nobody gave`},
 
-		"does not idle out": {prompt, func(s *story) {
+		"does not idle out": {promise.Prompt, func(s *story) {
 			s.used(a).after(1500*time.Millisecond + storyResolution).poll(layover.Stats{})
 		}, "was there 1.001s after its idle deadline, expected less than 1.001s"},
-		"outlives its lifetime": {prompt, func(s *story) {
+		"outlives its lifetime": {promise.Prompt, func(s *story) {
 			s.created(a).begins(a)
 			s.after(6*time.Second + storyResolution).poll(layover.Stats{})
 		}, "was there 1.001s after the end of its lifetime"},
-		"closed by its client and still there": {prompt, func(s *story) {
+		"closed by its client and still there": {promise.Prompt, func(s *story) {
 			s.used(a).back(a).closing(s.record(a, anything), s.now)
 			s.after(time.Second).call(a).poll(layover.Stats{})
 		}, "was there 1s after its client had closed it"},
-		"ended but not closed": {prompt, func(s *story) {
+		"ended but not closed": {promise.Prompt, func(s *story) {
 			s.opened(a)
 			s.used(a).after(time.Second).ended(a, layover.ReasonUnconfirmed).after(time.Second).poll(layover.Stats{})
 		}, "ended 1s ago and was not closed yet"},
 
-		"confirmed one evicted": {assured, func(s *story) {
+		"confirmed one evicted": {promise.Assured, func(s *story) {
 			s.max = 10
 			s.used(a).back(a)
 			for i := range byte(9) {
@@ -283,199 +284,199 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 			s.ended(a, layover.ReasonCapacity)
 		}, "was evicted while 9 unconfirmed ones were there, expected only with fewer than 9"},
 
-		"somebody else's session": {own, func(s *story) {
+		"somebody else's session": {promise.Own, func(s *story) {
 			s.used(a).enter(&call{start: s.now}, a, false)
 		}, "was handed to a call that did not bring its cookie"},
-		"an ID that the client made up": {own, func(s *story) { s.watch.makes(&call{start: s.now}, a, false, true, s.now) },
+		"an ID that the client made up": {promise.Own, func(s *story) { s.watch.makes(&call{start: s.now}, a, false, true, s.now) },
 			"that its client had made up"},
-		"found before it was made": {own, func(s *story) { s.enter(&call{start: s.now}, a, true) },
+		"found before it was made": {promise.Own, func(s *story) { s.enter(&call{start: s.now}, a, true) },
 			"was handed out before the call that it was made for had it"},
-		"made for a second call": {own, func(s *story) { s.used(a).makes(&call{start: s.now}, a) },
+		"made for a second call": {promise.Own, func(s *story) { s.used(a).makes(&call{start: s.now}, a) },
 			"which a call had before, was made for another one"},
-		"wrong schema seen": {own, func(s *story) {
+		"wrong schema seen": {promise.Own, func(s *story) {
 			c := s.client()
 			c.sees([]string{"mine", defaultSchema})
 		}, `batch 1 of a query in session 0a00000000000000 saw schema "default", expected "mine"`},
-		"no cookie, old session": {own, func(s *story) {
+		"no cookie, old session": {promise.Own, func(s *story) {
 			c := s.client()
 			c.by = nothing
 			c.heard(reply{session: a.String(), made: true}, span{}, nil)
 		}, "a client without cookies was handed session 0a00000000000000 twice"},
-		"no cookie, a session": {own, func(s *story) {
+		"no cookie, a session": {promise.Own, func(s *story) {
 			c := s.client()
 			c.by = nothing
 			c.heard(reply{session: b.String()}, span{}, nil)
 		}, "a client without cookies was handed session 0b00000000000000, which was not made for it"},
-		"somebody else's session, as its client sees": {own, func(s *story) {
+		"somebody else's session, as its client sees": {promise.Own, func(s *story) {
 			s.client().heard(reply{session: b.String()}, span{}, nil)
 		}, "a client was handed session 0b00000000000000, expected its own one 0a00000000000000"},
-		"wrong schema of one of several statements": {own, func(s *story) {
+		"wrong schema of one of several statements": {promise.Own, func(s *story) {
 			v := s.client().volley(showSchema)
 			v.sees(reply{session: a.String()}, []string{defaultSchema})
 		}, `one of several statements saw schema "default" with session "0a00000000000000", expected "mine"`},
 
-		"made though nobody asked": {needed, func(s *story) { s.watch.makes(&call{start: s.now}, a, false, false, s.now) },
+		"made though nobody asked": {promise.Needed, func(s *story) { s.watch.makes(&call{start: s.now}, a, false, false, s.now) },
 			"was made for a call that needs none"},
-		"made unnoticed": {needed, func(s *story) {
+		"made unnoticed": {promise.Needed, func(s *story) {
 			c := &call{start: s.now}
 			s.begin(c)
 			s.without(c)
 			s.leave(c, true, s.now)
 		}, "a call that had asked for a session (false) ended with one (true)"},
-		"made for no call": {needed, func(s *story) {
+		"made for no call": {promise.Needed, func(s *story) {
 			s.created(a).closing(s.record(a, anything), s.now)
 			s.ended(a, layover.ReasonClosed).settled(1)
 		}, "1 sessions were made for 0 calls that asked for one"},
 
-		"a statement without its session, untold": {told, func(s *story) {
+		"a statement without its session, untold": {promise.Told, func(s *story) {
 			s.client().heard(without, span{s.now, s.now.Add(time.Hour)}, nil)
 		}, `DoGet ran without session 0a00000000000000, which had schema "mine", and nobody had been told`},
-		"a retry without its session, told just before": {told, func(s *story) {
+		"a retry without its session, told just before": {promise.Told, func(s *story) {
 			c := s.toldClient()
 			at := s.now.Add(750*time.Millisecond - 1)
 			c.heard(without, span{s.now, at}, nil)
 		}, `DoGet ran without session 0a00000000000000, which had schema "mine", 750ms after that was first told, expected at least 750ms`},
-		"a statement in another new session, told just before": {told, func(s *story) {
+		"a statement in another new session, told just before": {promise.Told, func(s *story) {
 			c := s.toldClient()
 			c.heard(reply{op: doGet, session: b.String(), made: true}, span{s.now, s.now}, nil)
 		}, "DoGet ran without session 0a00000000000000"},
-		"one of several untold": {told, func(s *story) {
+		"one of several untold": {promise.Told, func(s *story) {
 			v := s.client().volley(showSchema)
 			v.note(shot{without, span{s.now, s.now.Add(time.Hour)}})
 			v.judge()
 		}, "DoGet ran without session 0a00000000000000"},
-		"one of several told, the next one not": {told, func(s *story) {
+		"one of several told, the next one not": {promise.Told, func(s *story) {
 			s.says(layover.ReasonIdle)
 			v := s.client().volley(showSchema)
 			v.note(shot{refusal, span{s.now, s.now}})
 			v.note(shot{without, span{s.now, s.now.Add(750*time.Millisecond - 1)}})
 			v.judge()
 		}, "DoGet ran without session 0a00000000000000"},
-		"a retry before its client has shown that it knows": {told, func(s *story) {
+		"a retry before its client has shown that it knows": {promise.Told, func(s *story) {
 			v := s.toldClient().volley(showSchema)
 			v.acknowledged = &span{s.now.Add(2), s.now.Add(3)}
 			v.note(shot{without, span{s.now, s.now.Add(1)}})
 			v.judge()
 		}, "DoGet ran without session 0a00000000000000"},
-		"beside CloseSession with the cookie": {told, func(s *story) {
+		"beside CloseSession with the cookie": {promise.Told, func(s *story) {
 			v := s.client().volley(showSchema)
 			v.closes(reply{session: a.String()}, span{s.now, s.now})
 			v.note(shot{without, span{s.now, s.now.Add(time.Millisecond)}})
 			v.judge()
 		}, "DoGet ran without session 0a00000000000000"},
 
-		"the schema set again beside CloseSession": {told, func(s *story) {
+		"the schema set again beside CloseSession": {promise.Told, func(s *story) {
 			v := s.client().volley(showSchema)
 			v.closes(reply{session: a.String()}, span{s.now, s.now})
 			v.sets(anew, span{s.now, s.now}, nil)
 			v.judge()
 		}, "SetSessionOptions made session 0b00000000000000 for a client that was losing its cookie"},
 
-		"handed out after the telling": {notStale, func(s *story) {
+		"handed out after the telling": {promise.NotStale, func(s *story) {
 			s.toldClient().heard(reply{session: a.String()}, span{s.now, s.now}, nil)
 		}, "was handed out after its client had been told that it is lost"},
-		"one of several handed out after CloseSession": {notStale, func(s *story) {
+		"one of several handed out after CloseSession": {promise.NotStale, func(s *story) {
 			v := s.client().volley(showSchema)
 			v.closes(reply{session: a.String()}, span{s.now, s.now})
 			v.note(shot{reply{session: a.String()}, span{s.now, s.now}})
 			v.judge()
 		}, "was handed out after CloseSession had been answered"},
-		"one of several handed out after the telling": {notStale, func(s *story) {
+		"one of several handed out after the telling": {promise.NotStale, func(s *story) {
 			v := s.toldClient().volley(showSchema)
 			v.note(shot{reply{session: a.String()}, span{s.now, s.now}})
 			v.judge()
 		}, "was handed out after its client had been told that it is lost"},
-		"handed out after CloseSession": {notStale, func(s *story) {
+		"handed out after CloseSession": {promise.NotStale, func(s *story) {
 			c := s.client()
 			c.own.closed = true
 			c.follow(reply{session: a.String()}, span{s.now, s.now})
 		}, "was handed out after its client had closed it"},
-		"handed out after a long pause": {notStale, func(s *story) {
+		"handed out after a long pause": {promise.NotStale, func(s *story) {
 			at := s.now.Add(time.Second + storyResolution)
 			s.client().follow(reply{session: a.String()}, span{at, at})
 		}, "after its client had not used it for 1.001s, expected less than 1.001s"},
 
-		"lost without a reason": {explained, func(s *story) {
+		"lost without a reason": {promise.Explained, func(s *story) {
 			s.client().follow(anew, span{s.now, s.now})
 		}, "session 0a00000000000000 of a client is gone, and the store cannot explain why"},
-		"lost as idle although in use": {explained, func(s *story) {
+		"lost as idle although in use": {promise.Explained, func(s *story) {
 			s.says(layover.ReasonIdle)
 			s.used(a).back(a).client().follow(anew, span{s.now, s.now.Add(999 * time.Millisecond)})
 		}, "(idle) although it had used it in the last 999ms, expected only after 1s"},
-		"explained otherwise than reported": {explained, func(s *story) {
+		"explained otherwise than reported": {promise.Explained, func(s *story) {
 			s.says(layover.ReasonCapacity)
 			s.used(a).after(time.Second).ended(a, layover.ReasonUnconfirmed).lost(a.String(), "", time.Second)
 		}, "to have ended for the reason unconfirmed, but the store explains capacity"},
-		"lost as closed": {explained, func(s *story) {
+		"lost as closed": {promise.Explained, func(s *story) {
 			s.says(layover.ReasonClosed)
 			s.client().follow(anew, span{s.now, s.now})
 		}, "(closed), but had not closed it"},
-		"told of somebody else's session": {explained, func(s *story) {
+		"told of somebody else's session": {promise.Explained, func(s *story) {
 			c := s.client()
 			c.own.mark = b.String()
 			c.heard(refusal, span{s.now, s.now}, errLost)
 		}, `a client was told that session 0a00000000000000 is lost (SESSION_IDLE), but its own is "0b00000000000000" (closed: false)`},
-		"told of a session that held nothing": {explained, func(s *story) {
+		"told of a session that held nothing": {promise.Explained, func(s *story) {
 			c := s.client()
 			c.own.schema = defaultSchema
 			c.heard(refusal, span{s.now, s.now}, errLost)
 		}, "which held nothing"},
-		"told another reason": {explained, func(s *story) {
+		"told another reason": {promise.Explained, func(s *story) {
 			s.says(layover.ReasonCapacity)
 			s.client().heard(refusal, span{s.now, s.now}, errLost)
 		}, "is lost for the reason SESSION_IDLE, but the store explains capacity"},
-		"several told that it is closed, though it is not": {explained, func(s *story) {
+		"several told that it is closed, though it is not": {promise.Explained, func(s *story) {
 			v := s.client().volley(showSchema)
 			v.note(shot{reply{lost: &loss{a.String(), "SESSION_CLOSED"}}, span{s.now, s.now}})
 			v.check(v.shots[0], &v.shots[0].span)
 		}, "is lost (SESSION_CLOSED), but its own is 0a00000000000000 (closed: false)"},
-		"a session without a name": {explained, func(s *story) { s.lost("?", "", 0) }, "the server named no session"},
+		"a session without a name": {promise.Explained, func(s *story) { s.lost("?", "", 0) }, "the server named no session"},
 
-		"no session for another reason than a full store": {answered, func(s *story) { s.refused(&call{}, errors.New("oops")) },
+		"no session for another reason than a full store": {promise.Answered, func(s *story) { s.refused(&call{}, errors.New("oops")) },
 			"a call got no session, expected one, or that the store is full: oops"},
-		"full although it cannot be": {answered, func(s *story) { s.refused(&call{}, layover.ErrFull) },
+		"full although it cannot be": {promise.Answered, func(s *story) { s.refused(&call{}, layover.ErrFull) },
 			"at most 0 calls ran at once on 2 places"},
-		"told for too long": {answered, func(s *story) {
+		"told for too long": {promise.Answered, func(s *story) {
 			at := s.now.Add(750 * time.Millisecond)
 			s.toldClient().heard(refusal, span{at, at}, errLost)
 		}, "is still told of session 0a00000000000000 750ms after it was first told, expected for 750ms"},
-		"told though it sets its schema again": {answered, func(s *story) {
+		"told though it sets its schema again": {promise.Answered, func(s *story) {
 			again := refusal
 			again.op = setOptions
 			s.toldClient().heard(again, span{s.now, s.now}, errLost)
 		}, "SetSessionOptions was refused since session 0a00000000000000 is lost"},
-		"told though it knows": {answered, func(s *story) {
+		"told though it knows": {promise.Answered, func(s *story) {
 			c := s.toldClient()
 			c.own.knows = true
 			c.heard(refusal, span{s.now, s.now}, errLost)
 		}, "is still told of session 0a00000000000000 after it has shown that it knows"},
-		"several told for too long": {answered, func(s *story) {
+		"several told for too long": {promise.Answered, func(s *story) {
 			at := s.now.Add(750 * time.Millisecond)
 			v := s.toldClient().volley(showSchema)
 			v.note(shot{refusal, span{at, at}})
 			v.judge()
 		}, "750ms after it was first told, expected for 750ms"},
-		"one of several told though it sets the schema": {answered, func(s *story) {
+		"one of several told though it sets the schema": {promise.Answered, func(s *story) {
 			again := refusal
 			again.op = setOptions
 			v := s.toldClient().volley(showSchema)
 			v.sets(again, span{s.now, s.now}, errLost)
 			v.judge()
 		}, "SetSessionOptions was refused since session 0a00000000000000 is lost"},
-		"several told though their client knows": {answered, func(s *story) {
+		"several told though their client knows": {promise.Answered, func(s *story) {
 			v := s.toldClient().volley(showSchema)
 			v.acknowledged = &span{s.now, s.now}
 			v.note(shot{refusal, span{s.now, s.now}})
 			v.judge()
 		}, "after it has shown that it knows"},
 
-		"sessions left": {clean, func(s *story) { s.created(a).settled(1) },
+		"sessions left": {promise.Clean, func(s *story) { s.created(a).settled(1) },
 			"1 sessions are live after the shutdown"},
-		"goroutines left": {clean, func(s *story) {
+		"goroutines left": {promise.Clean, func(s *story) {
 			s.before.goroutines = 0
 			s.settled(0)
 		}, "goroutines are left after the shutdown, expected at most 0"},
-		"memory left": {clean, func(s *story) {
+		"memory left": {promise.Clean, func(s *story) {
 			left := make([]byte, 2*s.leftHeap())
 			s.settled(0)
 			left[0]++
@@ -485,11 +486,11 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStory()
 				c.tell(s)
-				if got := s.broken[c.promise]; !strings.Contains(got, c.want) {
+				if got := s.Broken(c.promise); !strings.Contains(got, c.want) {
 					t.Errorf("the watch says %q, want something with %q", got, c.want)
 				}
 				select {
-				case <-s.failed:
+				case <-s.Failed():
 				default:
 					t.Error("the run goes on")
 				}
@@ -525,44 +526,44 @@ func TestADeadlineIsLateByOneResolutionAtMost(t *testing.T) {
 		time.Hour:              time.Second,
 	} {
 		for name, c := range map[string]struct {
-			promise promise
+			promise promise.Promise
 			tell    func(s *story, late time.Duration)
 		}{
-			"idle": {notStale, func(s *story, late time.Duration) {
+			"idle": {promise.NotStale, func(s *story, late time.Duration) {
 				s.used(a).back(a).after(idle + late).call(a)
 			}},
-			"unconfirmed": {notStale, func(s *story, late time.Duration) {
+			"unconfirmed": {promise.NotStale, func(s *story, late time.Duration) {
 				s.used(a).after(idle/2 + late).call(a)
 			}},
-			"unconfirmed, holds something": {notStale, func(s *story, late time.Duration) {
+			"unconfirmed, holds something": {promise.NotStale, func(s *story, late time.Duration) {
 				s.used(a).holds(s.record(a, anything))
 				s.after(idle + late).call(a)
 			}},
-			"lifetime": {notStale, func(s *story, late time.Duration) {
+			"lifetime": {promise.NotStale, func(s *story, late time.Duration) {
 				s.used(a).begins(a)
 				s.after(5*idle + late).call(a)
 			}},
-			"its client": {notStale, func(s *story, late time.Duration) {
+			"its client": {promise.NotStale, func(s *story, late time.Duration) {
 				at := s.now.Add(idle + late)
 				s.client().follow(reply{session: a.String()}, span{at, at})
 			}},
-			"a call that may have got it": {notStale, func(s *story, late time.Duration) {
+			"a call that may have got it": {promise.NotStale, func(s *story, late time.Duration) {
 				s.used(a).after(idle/2 + late).begin(&call{start: s.now})
 				s.after(idle).call(a)
 			}},
-			"still there when idle": {prompt, func(s *story, late time.Duration) {
-				s.used(a).after(idle/2 + late + grace).poll(layover.Stats{})
+			"still there when idle": {promise.Prompt, func(s *story, late time.Duration) {
+				s.used(a).after(idle/2 + late + promise.Grace).poll(layover.Stats{})
 			}},
-			"still there at the end of its lifetime": {prompt, func(s *story, late time.Duration) {
+			"still there at the end of its lifetime": {promise.Prompt, func(s *story, late time.Duration) {
 				s.used(a).begins(a)
-				s.after(5*idle + late + grace).poll(layover.Stats{})
+				s.after(5*idle + late + promise.Grace).poll(layover.Stats{})
 			}},
 		} {
 			for _, late := range []time.Duration{resolution - 1, resolution} {
 				s := newStory()
 				s.config = config{idle: idle, max: 2}
 				c.tell(s, late)
-				if broken := s.broken[c.promise]; (broken != "") != (late == resolution) {
+				if broken := s.Broken(c.promise); (broken != "") != (late == resolution) {
 					t.Errorf("%s, idle timeout %s: %s after the deadline the watch says %q", name, idle, late, broken)
 				}
 			}
@@ -580,7 +581,7 @@ func TestTheWatchMakesAllowanceForASlowMachine(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStory().used(a)
 				slow(s)
-				if err := s.poll(layover.Stats{}).verdict(); err != nil {
+				if err := s.poll(layover.Stats{}).Verdict(); err != nil {
 					t.Error(err)
 				}
 				<-time.After(time.Second) // the probe comes in
@@ -588,7 +589,7 @@ func TestTheWatchMakesAllowanceForASlowMachine(t *testing.T) {
 				for range 200 {
 					s.after(pollEvery).poll(layover.Stats{})
 				}
-				if s.verdict() == nil {
+				if s.Verdict() == nil {
 					t.Error("it still does long after")
 				}
 			})
@@ -600,12 +601,12 @@ func TestTheWatchKnowsThatASessionMayBeInUseOrHaveLeft(t *testing.T) {
 	waits := newStory()
 	waits.used(a).begin(&call{start: waits.now})
 	waits.after(time.Minute).poll(layover.Stats{})
-	if err := waits.call(a).verdict(); err == nil || !strings.Contains(err.Error(), "at the age of") {
+	if err := waits.call(a).Verdict(); err == nil || !strings.Contains(err.Error(), "at the age of") {
 		t.Errorf("with a call that may have got it: %v, want only that it is too old", err)
 	}
 	gone := newStory()
 	gone.says(layover.ReasonUnconfirmed)
-	if err := gone.used(a).after(time.Minute).poll(layover.Stats{}).verdict(); err != nil {
+	if err := gone.used(a).after(time.Minute).poll(layover.Stats{}).Verdict(); err != nil {
 		t.Errorf("with an event on its way: %v", err)
 	}
 }
@@ -624,17 +625,17 @@ func TestTheWatchTellsThePrincipalsSessionsApart(t *testing.T) {
 	next.ends(named()).call(a).after(time.Second).ended(a, layover.ReasonIdle)
 	late := s.after(time.Millisecond).ends(named()) // before the events arrive
 	late.created(a).confirmed(a).after(999 * time.Millisecond).call(a)
-	if err := s.verdict(); err != nil {
+	if err := s.Verdict(); err != nil {
 		t.Error(err)
 	}
-	if s.after(time.Second-1).ended(a, layover.ReasonIdle); s.broken[notEarly] == "" {
+	if s.after(time.Second-1).ended(a, layover.ReasonIdle); s.Broken(promise.NotEarly) == "" {
 		t.Error("the third one may end early")
 	}
 	if s.named != 0 || s.mostNamed != 1 {
 		t.Errorf("%d of principals are live and %d were, want 0 and 1", s.named, s.mostNamed)
 	}
 	s.used(b).after(time.Second).ended(b, layover.ReasonUnconfirmed).created(b)
-	if s.broken[ordered] == "" {
+	if s.Broken(promise.Ordered) == "" {
 		t.Error("those of cookies have successors, too")
 	}
 }
@@ -691,7 +692,7 @@ func TestAClientMayBeGivenACleanStart(t *testing.T) {
 	} {
 		s := newStory()
 		tell(s)
-		if err := s.verdict(); err != nil {
+		if err := s.Verdict(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -704,11 +705,11 @@ func TestTheWatchKnowsThatTheStoreForgets(t *testing.T) {
 		s.used(b).back(b)
 		s.counts.ended += layover.DefaultRemembered / 2
 		s.lost(a.String(), "", time.Second)
-		if err := s.verdict(); err != nil {
+		if err := s.Verdict(); err != nil {
 			t.Errorf("of a session that ended long ago: %v", err)
 		}
 		s.after(time.Second).ended(b, layover.ReasonIdle).lost(b.String(), "", time.Second)
-		if s.verdict() == nil {
+		if s.Verdict() == nil {
 			t.Error("of one that has just ended nothing must be known")
 		}
 	})
@@ -725,7 +726,7 @@ func TestTheWatchForgetsWhatIsOver(t *testing.T) {
 	if len(s.sessions) > 20 || len(s.watch.ends) > 20 {
 		t.Errorf("%d sessions and %d ends are remembered", len(s.sessions), len(s.watch.ends))
 	}
-	if err := s.verdict(); err != nil {
+	if err := s.Verdict(); err != nil {
 		t.Error(err)
 	}
 }
@@ -738,7 +739,7 @@ func TestTheReportNamesABrokenPromiseLast(t *testing.T) {
 	m.took = time.Second
 	m.report(out, storyLimits, s.watch, layover.Stats{}, newPopulation(config{clients: len(kinds)}, nil, s.watch, m, s.now))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if last, want := lines[len(lines)-1], "FAILED: "+s.verdict().Error(); last != want {
+	if last, want := lines[len(lines)-1], "FAILED: "+s.Verdict().Error(); last != want {
 		t.Errorf("last line %q, want %q", last, want)
 	}
 	if !strings.Contains(out.String(), "also broken: a client lost session") || !strings.Contains(out.String(), "BROKEN") {
@@ -755,7 +756,7 @@ func TestTheWatchIsNotDeceivedByItsOwnSlowness(t *testing.T) {
 	s.explain = func(layover.Fingerprint) (layover.Event, bool) {
 		return layover.Event{At: left, Reason: layover.ReasonUnconfirmed}, true
 	}
-	if s.poll(layover.Stats{}).verdict() == nil {
+	if s.poll(layover.Stats{}).Verdict() == nil {
 		t.Error("it left an hour after the poll, and is taken to have been in time")
 	}
 }
