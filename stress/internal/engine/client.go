@@ -88,7 +88,7 @@ func (c *client) addAs(s *session, n *name, o layover.Origin, f func(*session) (
 	}
 	c.Expect(promise.Answered, !drained && !over, "session %s was added after Drain or Shutdown had returned", s)
 	s.mu.Lock()
-	s.added, s.done, s.name = now, later(s.done, now), n
+	s.added, s.done = now, later(s.done, now)
 	if s.n%4 == 0 {
 		s.ctx = got.Context()
 	}
