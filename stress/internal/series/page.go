@@ -94,9 +94,9 @@ func (r Run) verdict() verdict {
 	var tested, times, untested uint64
 	for _, c := range r.Checks {
 		times += c.Times
-		if c.Times > 0 {
+		if c.Times > 0 || c.Broken != "" {
 			tested++
-		} else if c.Broken == "" {
+		} else {
 			untested++
 		}
 		if sentence == "" {

@@ -4,6 +4,7 @@
 package series
 
 import (
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -168,7 +169,8 @@ func TestTheVerdict(t *testing.T) {
 	}{
 		{Run{Checks: []Check{held}}, "Every promise held", "1 promise was put to the test 1,200 times in 0 s."},
 		{Run{Took: time.Second, Checks: []Check{held, held, untested}}, "Every promise held", "2 promises were put to the test 2,400 times in 1 s. 1 was not tested."},
-		{Run{Checks: []Check{held, broken}}, "BROKEN: session 1 was lost", ""},
+		{Run{Checks: []Check{held, broken}}, "BROKEN: session 1 was lost", "2 promises were put to the test 1,207 times in 0 s."},
+		{Run{Checks: []Check{untested, {"breaks at once", 0, "at once"}}}, "BROKEN: at once", "1 promise was put to the test 0 times in 0 s. 1 was not tested."},
 		{Run{Broken: "the process hangs", Checks: []Check{held}}, "BROKEN: the process hangs", ""},
 		{Run{Checks: []Check{untested}}, "No promise was put to the test", ""},
 		{Run{}, "No promise was put to the test", ""},
@@ -223,6 +225,52 @@ func TestThePageTellsHowToDoItAgainAndWhatHadHappened(t *testing.T) {
 	}
 	if strings.Contains(write(t, Run{}), "<pre") {
 		t.Error("a run without command and history has a place for them")
+	}
+}
+
+// The script has the values of every sample, and null where there is none.
+func TestTheScriptHasAllValues(t *testing.T) {
+	run := busy(40)
+	page := write(t, run)
+	data := regexp.MustCompile(`const run = (.*);\n`).FindStringSubmatch(page)
+	if data == nil {
+		t.Fatal("the script has no values")
+	}
+	var got struct {
+		Span   float64
+		Ends   []*float64
+		Tracks [][]*float64
+		Marks  []float64
+		Texts  []string
+	}
+	if err := json.Unmarshal([]byte(data[1]), &got); err != nil {
+		t.Fatalf("%v in %s", err, data[1])
+	}
+	if got.Span != 40 || len(got.Ends) != 40 || len(got.Marks) != 40 || len(got.Texts) != 40 || got.Texts[7] != run.Marks[7].Text {
+		t.Errorf("span %g, %d samples, %d marks, want 40 of each", got.Span, len(got.Ends), len(got.Marks))
+	}
+	if len(got.Tracks) != strings.Count(page, "data-track=") {
+		t.Errorf("%d tracks for %d values", len(got.Tracks), strings.Count(page, "data-track="))
+	}
+	missing := 0
+	for _, values := range got.Tracks {
+		if len(values) != 40 {
+			t.Errorf("a track has %d values, want 40", len(values))
+		}
+		for _, v := range values {
+			if v == nil {
+				missing++
+			}
+		}
+	}
+	want := 0
+	for _, s := range run.Samples {
+		if s.Lag.N == 0 {
+			want += 4
+		}
+	}
+	if missing != want || want == 0 {
+		t.Errorf("%d values are missing, want %d: the percentiles of nothing", missing, want)
 	}
 }
 

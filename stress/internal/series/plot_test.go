@@ -125,6 +125,24 @@ func TestWhatIsDrawnHasThePeaksAndTotalsOfAll(t *testing.T) {
 	}
 }
 
+func TestWithoutABoundThereIsNoLineForIt(t *testing.T) {
+	d := newPlotter(Run{Samples: []Sample{{At: time.Second, Live: 3}}}).sessions()
+	if l := d.Layers[2]; l.Class != "line bound" || l.Path != "" || d.Legend[0].Value != "none" {
+		t.Errorf("%+v and %+v for no bound", l, d.Legend[0])
+	}
+}
+
+func TestRatesAreOfWhatIsNewInAnInterval(t *testing.T) {
+	p := &plotter{}
+	for _, s := range [][2]int{{1, 10}, {3, 20}, {3, 24}, {4, 30}, {5, 0}, {6, 50}} {
+		p.samples = append(p.samples, Sample{At: time.Duration(s[0]) * time.Second, Calls: uint64(s[1])})
+	}
+	// The third interval takes no time, in the fifth the total goes back.
+	if got, want := p.rate(func(s Sample) uint64 { return s.Calls }), (track{10, 5, 0, 10, 0, 10}); !slices.Equal(got, want) {
+		t.Errorf("rates %v, want %v", got, want)
+	}
+}
+
 func TestPercentilesHaveGapsWhereNothingHappened(t *testing.T) {
 	var run Run
 	for i, n := range []uint64{1, 1, 0, 1, 0, 0, 1, 1} {
@@ -150,9 +168,10 @@ func TestEveryMarkHasALineAndALabelThatOverlapsNone(t *testing.T) {
 		for i := range n {
 			run.Marks = append(run.Marks, Mark{time.Minute * time.Duration(i*i) / time.Duration(n*n), fmt.Sprint("mark ", i)})
 		}
+		run.Marks = append(run.Marks, Mark{time.Minute, "the end"})
 		a := newAxis(run.Took, nil, run.Marks)
-		if got := strings.Count(a.lines(run.Marks), "M"); got != n {
-			t.Errorf("%d lines for %d marks", got, n)
+		if got := strings.Count(a.lines(run.Marks), "M"); got != n+1 {
+			t.Errorf("%d lines for %d marks", got, n+1)
 		}
 		labels := a.labels(run.Marks)
 		end, texts := 0.0, ""
