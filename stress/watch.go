@@ -316,7 +316,8 @@ func (w *watch) refused(c *call, err error) {
 	if w.refusedInTheEnd(err) || c.allot != nil && w.outOfQuota(c, err) {
 		return
 	}
-	if w.Expect(promise.Answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err) {
+	full := w.Expect(promise.Answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err)
+	if full && !w.hasChanged(c.asked) { // when the maximum is lowered, nobody gets in before there is room
 		places := least(w, c.asked, maximum) - w.mostNamed
 		w.Expect(promise.Answered, w.peak > places, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, places)
 	}
@@ -342,11 +343,12 @@ func (w *watch) closed(f layover.Fingerprint, canceled bool, now time.Time) {
 	r.tornAt = now
 	w.counts.closed++
 	delete(w.unclosed, r)
-	if !r.created { // it was refused, or its events are on their way
+	switch {
+	case r.ended:
+		w.tellLag(r)
+	case !r.created && r.calls == 0: // it was refused
 		r.endedAt = now
 		w.ends = append(w.ends, r)
-	} else if r.ended {
-		w.tellLag(r)
 	}
 	w.Expect(promise.ClosedOnce, r.closes == 1, "session %s was closed %d times, expected once", f, r.closes)
 	if r.inside == 0 || !w.ending.mayKill(now) {
@@ -392,7 +394,8 @@ func (w *watch) forget(now time.Time) {
 		r := w.ends[0]
 		w.ends[0] = nil
 		w.ends = w.ends[1:]
-		if _, open := w.unclosed[r]; r.running > 0 || open {
+		_, open := w.unclosed[r]
+		if coming := r.created && !r.ended; r.running > 0 || open || coming {
 			w.ends = append(w.ends, r) // later
 			return
 		}
