@@ -44,7 +44,7 @@ func (y *story) stored() *session {
 	n := y.name("own")
 	s := y.session(n, "one")
 	s.asked, s.added, s.began, s.done = time.Now(), time.Now(), time.Now(), time.Now()
-	s.note("added", 1, 0)
+	s.note("added", 1)
 	return s
 }
 
@@ -298,11 +298,11 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 func TestAHistoryIsBounded(t *testing.T) {
 	var h history
 	for range 3 * remembered {
-		h.note("leased", 3, time.Second)
+		h.note("leased", 3)
 	}
-	h.note("closed", 0, 0)
+	h.note("closed", 0)
 	lines := strings.Split(strings.TrimSuffix(h.tell(time.Now()), "\n"), "\n")
-	if len(lines) != remembered+1 || lines[0] != "49 earlier events" || !strings.HasSuffix(lines[1], "client 3    leased 1s") || !strings.HasSuffix(lines[remembered], "store       closed") {
+	if len(lines) != remembered+1 || lines[0] != "49 earlier events" || !strings.HasSuffix(lines[1], "client 3    leased") || !strings.HasSuffix(lines[remembered], "store       closed") {
 		t.Errorf("%d lines: %q", len(lines), lines)
 	}
 }

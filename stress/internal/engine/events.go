@@ -120,7 +120,7 @@ func (e *events) take(ev layover.Event) {
 	case layover.EventCreated:
 		e.creates(t, ev)
 	case layover.EventConfirmed:
-		e.confirms(t, ev)
+		e.confirms(t)
 	case layover.EventEnded:
 		e.ends(t, ev)
 	}
@@ -147,7 +147,7 @@ func (e *events) creates(t *trail, ev layover.Event) {
 	e.mu.Unlock()
 	e.seen.Add(1)
 	if t.session != nil {
-		t.session.note("created", 0, 0)
+		t.session.note("created", 0)
 	}
 	_, most := l.limits.since(ev.At.Add(-slack))
 	l.Expect(promise.Ordered, !twice, "session %s was created twice, expected once", t.who())
@@ -170,7 +170,7 @@ func (e *events) creates(t *trail, ev layover.Event) {
 // coarse.
 const slack = 2 * time.Millisecond
 
-func (e *events) confirms(t *trail, ev layover.Event) {
+func (e *events) confirms(t *trail) {
 	e.mu.Lock()
 	ok := t.live && !t.confirmed
 	t.confirmed = true
@@ -181,7 +181,7 @@ func (e *events) confirms(t *trail, ev layover.Event) {
 	e.mu.Unlock()
 	e.life.Expect(promise.Ordered, ok, "session %s was confirmed, expected once, after its creation and before its end", t.who())
 	if t.session != nil {
-		t.session.note("confirmed", 0, 0)
+		t.session.note("confirmed", 0)
 	}
 }
 
@@ -228,7 +228,7 @@ func (s *session) reported(t *trail, ev layover.Event) {
 		s.reason, s.endedAt = ev.Reason, ev.At
 	}
 	ended := s.ended
-	s.history.note("ended ("+ev.Reason.String()+")", 0, 0)
+	s.history.note("ended ("+ev.Reason.String()+")", 0)
 	s.mu.Unlock()
 	l.Expect(promise.ClosedOnce, ended <= 1, "session %s was reported to have ended %d times, expected once", s, ended)
 	s.justified(ev.Reason, began, ev.At, leased)

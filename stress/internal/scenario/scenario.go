@@ -61,7 +61,7 @@ var faultNames = []string{
 }
 
 // Has reports whether one of these faults is among them.
-func (f Faults) Has(any Faults) bool { return f&any != 0 }
+func (f Faults) Has(these Faults) bool { return f&these != 0 }
 
 // String lists the faults.
 func (f Faults) String() string {
