@@ -19,7 +19,7 @@ type label struct {
 }
 
 // labelWidth is the least that a label needs, also on a narrow screen.
-const labelWidth = 5
+const labelWidth = 6
 
 // labels returns those of the marks. The numbers are those of the list of marks.
 func (a axis) labels(marks []Mark) (all []label) {
