@@ -4,7 +4,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -15,7 +19,8 @@ import (
 // page returns what is told of a run in files.
 func (c config) page(b *promise.Book, rec *series.Recorder, began time.Time, took time.Duration, about func(promise.Promise) bool) series.Run {
 	r := series.Run{
-		Title: fmt.Sprintf("%s of the %s", c.scenario, c.level),
+		Title: fmt.Sprintf("stress: %s, %s", c.scenario, c.level.says()),
+		Data:  dataFile(c.level),
 		Began: began,
 		Took:  took,
 		Facts: [][2]string{
@@ -41,6 +46,28 @@ func (c config) page(b *promise.Book, rec *series.Recorder, began time.Time, too
 		}
 	}
 	return r
+}
+
+// pageFile is the name of the page in its folder, dataFile that of the numbers.
+const pageFile = "index.html"
+
+func dataFile(l level) string { return string(l) + ".arrow" }
+
+// writeFiles writes the page about the runs, and the numbers of each, into a folder.
+func writeFiles(folder string, runs []series.Run) error {
+	errs := []error{writeFile(filepath.Join(folder, pageFile), func(w io.Writer) error { return series.WritePage(w, runs...) })}
+	for _, r := range runs {
+		errs = append(errs, writeFile(filepath.Join(folder, r.Data), r.WriteArrow))
+	}
+	return errors.Join(errs...)
+}
+
+func writeFile(name string, write func(io.Writer) error) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
 }
 
 // peaks returns the most that there was of what should be little.

@@ -51,7 +51,7 @@ func run(ctx context.Context, c config, phases []scenario.Phase, out io.Writer, 
 		if ctx.Err() != nil || !alive || r.Verdict() != nil {
 			break
 		}
-		r.meter.series.Mark(fmt.Sprintf("%s: %s; then the store %s", ph.Name, ph.Faults, ph.End))
+		r.meter.series.Mark(ph.String())
 		alive = r.goesThrough(ctx, ph, c.duration*time.Duration(ph.Share)/time.Duration(shares))
 	}
 	if alive && r.server != nil {
