@@ -6,7 +6,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -50,11 +49,6 @@ type watch struct {
 	probed      time.Time     // when the probe that is on its way began
 	late        time.Duration // by how much polls and probes were late lately
 }
-
-// baseline is what there was before anything was started.
-type baseline struct{ goroutines, heap uint64 }
-
-func newBaseline() baseline { return baseline{uint64(runtime.NumGoroutine()), heap()} }
 
 // newWatch returns the watch of one store, which writes into the book of the run.
 func newWatch(c config, b *promise.Book, before baseline) *watch {
@@ -467,12 +461,6 @@ func (w *watch) forgotten(f layover.Fingerprint) (layover.Reason, bool) {
 	return r.reason, r.ended && w.counts.ended-r.nth >= each
 }
 
-// leftHeap returns by how much the heap may have grown in the end: the store
-// remembers some 16,000 ended sessions, the histograms and gRPC keep buffers,
-// for each connection, too. It does not depend on how long a run takes, so a
-// leak shows in a long one.
-func (c config) leftHeap() uint64 { return 8<<20 + uint64(c.clients)<<13 }
-
 // leaks looks for sessions that were never closed.
 func (w *watch) leaks(all []*record) {
 	for _, r := range all {
@@ -505,8 +493,6 @@ func (w *watch) settle(s layover.Stats, m *meter) {
 	w.Expect(promise.ClosedOnce, n.opened == n.closed, "%d resources were opened and %d closed, expected the same number", n.opened, n.closed)
 	w.sessions, w.ends, w.live, w.unclosed, w.owned, w.newest = nil, nil, nil, nil, nil, nil // they are not a leak
 	w.mu.Unlock()
-	eventually(5*promise.Grace, func() bool { return uint64(runtime.NumGoroutine()) <= w.before.goroutines })
-	m.goroutines, m.heap = uint64(runtime.NumGoroutine()), heap()
-	w.Expect(promise.Clean, m.goroutines <= w.before.goroutines, "%d goroutines are left after the shutdown, expected at most %d as at the start", m.goroutines, w.before.goroutines)
-	w.Expect(promise.Clean, m.heap <= w.before.heap+w.leftHeap(), "the heap grew from %s to %s, expected at most %s more", size(w.before.heap), size(m.heap), size(w.leftHeap()))
+	after := w.before.settle(w.Book, w.leftHeap())
+	m.goroutines, m.heap = after.goroutines, after.heap
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/c8e4ff29/layover"
@@ -14,8 +15,9 @@ import (
 
 // Book is what became of the promises. Use [NewBook]. Safe for concurrent use.
 type Book struct {
+	checks [promises]atomic.Uint64
+
 	mu      sync.Mutex
-	checks  [promises]uint64
 	broken  [promises]string // the first sentence of each
 	first   string
 	history string // of the session that the first sentence is about
@@ -45,11 +47,14 @@ type Historian interface{ History() string }
 // [Book.Note], of a session that an argument is the [layover.Fingerprint] of, also as
 // a string.
 func (b *Book) Expect(p Promise, ok bool, sentence string, args ...any) bool {
+	b.checks[p].Add(1)
+	if ok {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.checks[p]++
-	if ok || b.broken[p] != "" {
-		return ok
+	if b.broken[p] != "" {
+		return false
 	}
 	for i, arg := range args {
 		if d, ok := arg.(time.Duration); ok {
@@ -61,7 +66,7 @@ func (b *Book) Expect(p Promise, ok bool, sentence string, args ...any) bool {
 		b.first, b.history = b.broken[p], b.historyOf(args)
 		close(b.failed)
 	}
-	return ok
+	return false
 }
 
 // historyOf returns what is known of the first session that the arguments are about.
@@ -77,13 +82,6 @@ func (b *Book) historyOf(args []any) (history string) {
 		}
 	}
 	return history
-}
-
-// Checked notes n checks of a promise that all went well.
-func (b *Book) Checked(p Promise, n uint64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.checks[p] += n
 }
 
 // Failed returns a channel that is closed with the first broken promise.
@@ -117,11 +115,7 @@ func (b *Book) History() string {
 }
 
 // Checks returns how often a promise was put to the test.
-func (b *Book) Checks(p Promise) uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.checks[p]
-}
+func (b *Book) Checks(p Promise) uint64 { return b.checks[p].Load() }
 
 // Broken returns the first sentence about a broken promise; empty: it held.
 func (b *Book) Broken(p Promise) string {
