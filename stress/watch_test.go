@@ -779,6 +779,19 @@ func TestTheWatchKnowsThatAPrincipalsSessionsHaveOneMark(t *testing.T) {
 	}
 }
 
+func TestStatementsAtOnceUseTheirSession(t *testing.T) {
+	s := newStory()
+	c := s.client()
+	v := c.volley(showSchema)
+	last := span{s.now.Add(900), s.now.Add(time.Second - 1)}
+	v.note(shot{reply{session: a.String()}, last})
+	v.note(shot{reply{session: a.String()}, span{s.now, s.now.Add(1)}})
+	v.note(shot{reply{op: doGet}, span{s.now.Add(time.Hour), s.now.Add(time.Hour)}})
+	if v.judge(); c.own.last != last {
+		t.Errorf("the last use was %v, want %v", c.own.last, last)
+	}
+}
+
 func TestTheWatchTellsHowLateACloseIs(t *testing.T) {
 	for name, c := range map[string]struct {
 		tell func(*story)
