@@ -45,12 +45,6 @@ func TestTheWatchGoesByTheMostLenientSettingsInForce(t *testing.T) {
 			s.asks(c, s.now)
 			s.refused(c, layover.ErrFull)
 		},
-		"refused while they become fewer": func(s *story) {
-			c := &call{start: s.now}
-			s.begin(c)
-			s.asks(c, s.now)
-			s.adopts(time.Second, 1).refused(c, layover.ErrFull)
-		},
 		"lost since the timeout was shorter": func(s *story) {
 			s.says(layover.ReasonIdle)
 			s.adopts(time.Second/2, 2).lost(a.String(), "", time.Second/2)
@@ -85,11 +79,16 @@ func TestTheWatchForgetsSettingsThatAreNotInForce(t *testing.T) {
 		"there by one that was longer once": {promise.Prompt, func(s *story) {
 			s.adopts(time.Hour, 2).adopts(time.Second, 2).after(1).used(a).back(a).after(time.Minute).poll(layover.Stats{})
 		}},
+		"refused while they become fewer, and nobody is there": {promise.Answered, func(s *story) {
+			c := &call{start: s.now}
+			s.begin(c)
+			s.asks(c, s.now)
+			s.adopts(time.Second, 1).refused(c, layover.ErrFull)
+		}},
 		"refused when there was room again": {promise.Answered, func(s *story) {
 			c := &call{start: s.now}
 			s.begin(c)
-			s.adopts(time.Second, 1).after(1).asks(c, s.now)
-			s.adopts(time.Second, 2).after(1).asks(c, s.now)
+			s.adopts(time.Second, 1).adopts(time.Second, 2).after(1).asks(c, s.now)
 			s.refused(c, layover.ErrFull)
 		}},
 		"evicted when there was room again": {promise.NotEarly, func(s *story) {

@@ -107,6 +107,7 @@ func (v *volley) judge() {
 	first, why := v.firstTold()
 	for _, s := range v.shots {
 		v.check(s, first)
+		v.uses(s)
 	}
 	if why == "" || v.own.told != nil {
 		return
@@ -116,6 +117,15 @@ func (v *volley) judge() {
 	}
 	if v.client.own.mark == v.own.mark {
 		v.client.own.told = first
+	}
+}
+
+// uses notes that a statement has used the session, which it can if timeouts have
+// become longer.
+func (v *volley) uses(s shot) {
+	own := &v.client.own
+	if s.session == own.mark && s.lost == nil && s.end.After(own.last.end) {
+		own.last = s.span
 	}
 }
 

@@ -318,8 +318,7 @@ func (w *watch) refused(c *call, err error) {
 	if w.refusedInTheEnd(err) || c.allot != nil && w.outOfQuota(c, err) {
 		return
 	}
-	full := w.Expect(promise.Answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err)
-	if full && !w.hasChanged(c.asked) { // when the maximum is lowered, nobody gets in before there is room
+	if w.Expect(promise.Answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err) {
 		places := least(w, c.asked, maximum) - w.mostNamed
 		w.Expect(promise.Answered, w.peak > places, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, places)
 	}
@@ -435,7 +434,8 @@ func (w *watch) lost(mark, why string, window time.Duration) {
 	if len(w.sessions[f]) > 0 {
 		r := w.record(f, byEvents)
 		timeout = least(w, since, r.timeout)
-		w.Expect(promise.Explained, !r.ended || r.reason == reason, "session %s was reported to have ended for the reason %s, but the store explains %s", f, r.reason, reason)
+		followed := w.record(f, anything) != r // by one whose events are on their way, and which the store explains
+		w.Expect(promise.Explained, !r.ended || r.reason == reason || followed, "session %s was reported to have ended for the reason %s, but the store explains %s", f, r.reason, reason)
 	}
 	switch reason {
 	case layover.ReasonIdle, layover.ReasonUnconfirmed:

@@ -755,6 +755,43 @@ func TestTheWatchRemembersWhatItsEventsAreLateOf(t *testing.T) {
 	}
 }
 
+func TestTheWatchKnowsThatAPrincipalsSessionsHaveOneMark(t *testing.T) {
+	for ended, held := range map[layover.Reason]bool{layover.ReasonIdle: true, layover.ReasonUnconfirmed: false} {
+		s := newStory()
+		s.says(layover.ReasonIdle)
+		made := func() {
+			c := &call{start: s.now, named: true}
+			s.begin(c)
+			s.ends(s.makes(c, a))
+		}
+		s.observe(layover.Event{Kind: layover.EventCreated, Fingerprint: a, At: s.now, Confirmed: true})
+		made()
+		s.after(5*time.Second).ended(a, layover.ReasonLifetime)
+		made() // of which the events are late
+		if s.after(time.Second).lost(a.String(), "", time.Second); s.Verdict() != nil {
+			t.Errorf("before it is reported: %v", s.Verdict())
+		}
+		s.observe(layover.Event{Kind: layover.EventCreated, Fingerprint: a, At: s.now, Confirmed: true})
+		s.ended(a, ended).lost(a.String(), "", time.Second)
+		if got := s.Broken(promise.Explained); (got == "") != held {
+			t.Errorf("when it is reported to have ended (%s), and explained as idle, the watch says %q", ended, got)
+		}
+	}
+}
+
+func TestStatementsAtOnceUseTheirSession(t *testing.T) {
+	s := newStory()
+	c := s.client()
+	v := c.volley(showSchema)
+	last := span{s.now.Add(900), s.now.Add(time.Second - 1)}
+	v.note(shot{reply{session: a.String()}, last})
+	v.note(shot{reply{session: a.String()}, span{s.now, s.now.Add(1)}})
+	v.note(shot{reply{op: doGet}, span{s.now.Add(time.Hour), s.now.Add(time.Hour)}})
+	if v.judge(); c.own.last != last {
+		t.Errorf("the last use was %v, want %v", c.own.last, last)
+	}
+}
+
 func TestTheWatchTellsHowLateACloseIs(t *testing.T) {
 	for name, c := range map[string]struct {
 		tell func(*story)
