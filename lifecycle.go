@@ -29,9 +29,8 @@ func (s *Store[S]) Reconfigure(opts ...Option) error {
 	if err != nil {
 		return err
 	}
-	s.config.Store(c)
 	s.closers.SetWorkers(c.closers)
-	s.trim(old, c)
+	s.bringIn(old, c)
 	if c.resolution != old.resolution || c.longestIdle != old.longestIdle {
 		s.clock.adopt(c)
 	}
@@ -41,12 +40,15 @@ func (s *Store[S]) Reconfigure(opts ...Option) error {
 	return nil
 }
 
-// trim ends what is above a lowered maximum, then brings the new policy in, if
-// there is one.
-func (s *Store[S]) trim(old, c *config) {
+// bringIn has c hold, ends what is above a lowered maximum, and brings the new policy
+// in, if there is one. That is one step for everybody who has the mutex: if others
+// knew of a lowered maximum before the idle ones have made room, those who are
+// released just then would have to leave instead.
+func (s *Store[S]) bringIn(old, c *config) {
 	l := &s.ledger
 	s.lock()
 	defer s.unlock()
+	s.config.Store(c)
 	other := c.whenFull != old.whenFull || c.few() != old.few()
 	if l.exceeds(c) {
 		l.over.Store(true) // before looking, so that nobody is released unseen

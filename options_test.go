@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -460,6 +462,38 @@ func TestALowerMaximumMissesNobodyWhoIsJustReleased(t *testing.T) {
 			t.Fatalf("%d idle sessions above a maximum of 1", live)
 		}
 	}
+}
+
+// As long as the idle ones have not made room, nobody who is released has to leave.
+func TestALoweredMaximumIsKnownToNobodyBeforeTheIdleOnesHaveLeft(t *testing.T) {
+	s := open(t, WithMaxSessions(20))
+	for i := range 10 {
+		add(t, s, fmt.Sprint("empty", i))
+	}
+	addConfirmed(t, s, "used")
+	l, err := s.Acquire("used")
+	must(t, err)
+	s.lock()
+	var wg sync.WaitGroup
+	wg.Go(func() { must(t, s.Reconfigure(WithMaxSessions(5))) })
+	for range 1000 { // it comes as far as the mutex
+		runtime.Gosched()
+	}
+	wg.Go(func() { must(t, s.Remove("empty0")) })
+	for range 1000 {
+		runtime.Gosched()
+	}
+	s.settleDeparted() // as whoever has the mutex does
+	if s.ledger.over.Load() {
+		t.Error("a session that is released now has to leave, although idle ones could")
+	}
+	s.unlock()
+	wg.Wait()
+	l.Release()
+	if st := s.Stats(); st.Live != 5 {
+		t.Errorf("%d live", st.Live)
+	}
+	wantLive(t, s, "used")
 }
 
 func TestARaisedMaximumHoldsAtOnce(t *testing.T) {

@@ -401,7 +401,7 @@ func (s *Store[S]) release(e *entry[S], generation bool) {
 		if idle && st&parkedBit != 0 {
 			s.unpark(e)
 		}
-		if s.ledger.over.Load() { // looked at after the swap, see trim
+		if s.ledger.over.Load() { // looked at after the swap, see bringIn
 			s.leaveIfOver(e)
 		}
 		return

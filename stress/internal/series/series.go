@@ -23,6 +23,7 @@ type Run struct {
 	History string // of the session that it is about, a line an event
 	Marks   []Mark
 	Samples []Sample // in the order of time
+	Data    string   // the name of the file that WriteArrow wrote beside the page; empty: there is none
 }
 
 // Check is what became of one promise.
