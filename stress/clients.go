@@ -10,8 +10,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -30,92 +28,28 @@ import (
 // the run ends.
 type kind struct {
 	name  string
-	share int // of the population
 	by    carrier
 	till  tide // from which on it rests
 	round func(*client, context.Context, *rand.Rand)
 }
 
-// kinds are the parts of the population. To add a scenario, add a line.
+// kinds are the crowds that there are for scenarios, see package scenario.
 var kinds = []kind{
-	{"well-behaved", 12, cookie, slack, (*client).behave},
-	{"flooding", 10, nothing, low, (*client).flood},
-	{"cookie-less", 2, nothing, low, (*client).pass},
-	{"vanishing", 4, cookie, slack, (*client).vanish},
-	{"slow streams", 4, cookie, never, (*client).stream},
-	{"garbage", 2, cookie, slack, (*client).garble},
-	{"concurrent", 2, cookie, low, (*client).race},
-	{"header keys", 2, header, slack, (*client).behave},
-	{"principals", 2, proof, slack, (*client).behave},
-	{"retrying", 4, inTurn, slack, (*client).retry},
-	{"thieves", 2, cookie, slack, (*client).steal},
-	{"renewing", 4, cookie, slack, (*client).renew},
-	{"closing streams", 4, cookie, slack, (*client).closeUnder},
-	{"mobs", 4, crowd, slack, (*client).mob},
-	{"mobs' neighbours", 2, alone, slack, (*client).behave},
-}
-
-// tide is what time it is. At high tide so many sessions are made that some are
-// evicted. At low tide they have the time to expire. At slack water hardly any
-// are made, so that nothing but the store's own timer ends them.
-type tide int
-
-const (
-	high tide = iota
-	low
-	slack
-	never
-)
-
-func (p *population) tide(now time.Time) tide {
-	const highs, lows = 2, 1 // idle timeouts
-	length := (highs+lows+1)*p.idle + p.idle/4 + promise.Grace
-	switch at := now.Sub(p.began) % length; {
-	case at < highs*p.idle:
-		return high
-	case at < (highs+lows)*p.idle:
-		return low
-	}
-	return slack
-}
-
-// population is all clients.
-type population struct {
-	config
-	doors  []*door
-	began  time.Time
-	watch  *watch
-	meter  *meter
-	counts []int           // of clients, by kind
-	rounds []atomic.Uint64 // by kind
-	calls  []atomic.Uint64 // by kind
-	all    sync.WaitGroup
-}
-
-func newPopulation(c config, doors []*door, w *watch, m *meter, began time.Time) *population {
-	return &population{config: c, doors: doors, began: began, watch: w, meter: m,
-		counts: split(c.clients), rounds: make([]atomic.Uint64, len(kinds)), calls: make([]atomic.Uint64, len(kinds))}
-}
-
-// split gives every kind one client and its share of the others.
-func split(clients int) []int {
-	total, counts := 0, make([]int, len(kinds))
-	for _, k := range kinds {
-		total += k.share
-	}
-	rest := clients - len(kinds)
-	for i, k := range kinds {
-		counts[i] = 1 + rest*k.share/total
-	}
-	counts[0] += clients - sum(counts)
-	return counts
-}
-
-func sum(all []int) (n int) {
-	for _, c := range all {
-		n += c
-	}
-	return n
+	{"well-behaved", cookie, slack, (*client).behave},
+	{"flooding", nothing, low, (*client).flood},
+	{"cookie-less", nothing, low, (*client).pass},
+	{"vanishing", cookie, slack, (*client).vanish},
+	{"slow streams", cookie, never, (*client).stream},
+	{"garbage", cookie, slack, (*client).garble},
+	{"concurrent", cookie, low, (*client).race},
+	{"header keys", header, slack, (*client).behave},
+	{"principals", proof, slack, (*client).behave},
+	{"retrying", inTurn, slack, (*client).retry},
+	{"thieves", cookie, slack, (*client).steal},
+	{"renewing", cookie, slack, (*client).renew},
+	{"closing streams", cookie, slack, (*client).closeUnder},
+	{"mobs", crowd, slack, (*client).mob},
+	{"mobs' neighbours", alone, slack, (*client).behave},
 }
 
 // decisions returns what a client decides by in one round, whatever happened in
@@ -126,21 +60,6 @@ func decisions(seed uint64, client, round int) *rand.Rand {
 
 // upTo returns a random duration below d.
 func upTo(rng *rand.Rand, d time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(d))) }
-
-// start starts the clients; they end with ctx.
-func (p *population) start(ctx context.Context) {
-	id := 0
-	for k := range kinds {
-		for range p.counts[k] {
-			c := &client{population: p, kind: k, carries: kinds[k].by, id: id}
-			p.all.Go(func() { c.live(ctx) })
-			id++
-		}
-	}
-}
-
-// wait returns when all clients have ended.
-func (p *population) wait() { p.all.Wait() }
 
 // client is one client. Its methods are called by one goroutine.
 type client struct {
@@ -176,15 +95,31 @@ type span struct{ start, end time.Time }
 
 func (c *client) live(ctx context.Context) {
 	defer c.disconnect()
-	for round := 0; ctx.Err() == nil; round++ {
+	for round := 0; c.over(ctx) == nil; round++ {
 		for c.tide(time.Now()) >= kinds[c.kind].till && pause(ctx, c.idle/16) {
 		}
-		if ctx.Err() == nil && c.connect() {
-			kinds[c.kind].round(c, ctx, decisions(c.seed, c.id, round))
-			c.rounds[c.kind].Add(1)
+		if c.over(ctx) != nil || !c.connect() {
+			continue
+		}
+		if rng := decisions(c.seed, c.id, round); round == 0 {
+			c.bringBack(ctx, rng)
+		} else {
+			kinds[c.kind].round(c, ctx, rng)
+			c.tally.rounds[c.kind].Add(1)
 		}
 	}
+	c.keep()
 }
+
+// over returns why the client ends: its phase is over, or its server ends under it.
+func (c *client) over(ctx context.Context) error {
+	if err := ctx.Err(); err != nil || !c.watch.isCut() {
+		return err
+	}
+	return errCut
+}
+
+var errCut = errors.New("the server is shut down under its calls")
 
 // connect makes a connection, with an empty jar and a login of its own, unless
 // there is one.
@@ -200,12 +135,12 @@ func (c *client) connect() bool {
 		c.jar = newJar()
 	}
 	c.mixed = c.identity() == nil && c.id%2 == 0
-	door := c.doors[1]
+	door := c.server.doors[1]
 	switch {
 	case c.mixed:
-		door = c.doors[0]
+		door = c.server.doors[0]
 	case c.by == crowd || c.by == alone:
-		door = c.doors[2+c.id%2]
+		door = c.server.doors[2+c.id%2]
 	}
 	sql, err := flightsql.NewClient(door.addr, nil, []flight.ClientMiddleware{c.jar.middleware(c.identity()...)},
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -465,31 +400,62 @@ func (c *client) execute(ctx context.Context, query string, seen func(reply, spa
 // nature.
 const answerTime = 10 * time.Second
 
+// longestCall is how long a call may take.
+func (c config) longestCall() time.Duration { return answerTime + 2*c.idle }
+
+// codeOfCall returns the code of a call's error.
+func codeOfCall(err error) codes.Code {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return codes.DeadlineExceeded
+	}
+	return status.Code(err)
+}
+
+// drained reports whether a call was refused since the store takes no new sessions,
+// as it may be.
+func (c *client) drained(err error) bool {
+	return status.Code(err) == codes.Unavailable && detailOf(err).GetReason() == "SESSION_STORE_DRAINING" && c.watch.drains()
+}
+
+// cutOff checks how a call was answered that was not over when the server was shut
+// down under it: with what it asked for, or with words that fit. If its client went
+// away, nobody knows.
+func (c *client) cutOff(ctx context.Context, o op, err error, allowed []codes.Code) {
+	if ctx.Err() != nil {
+		return
+	}
+	code := codeOfCall(err)
+	words := []codes.Code{codes.OK, codes.Unavailable, codes.NotFound, codes.Canceled, codes.ResourceExhausted}
+	c.watch.Expect(promise.Answered, slices.Contains(words, code) || slices.Contains(allowed, code),
+		"%s was answered with %s when the server was shut down under it, expected OK, or to be told that: %v", o, code, err)
+}
+
 // call does one call and checks that it is answered with OK, with one of the
 // allowed codes, with the one of a full store, see [watch.refused], or with the
 // loss of a session. It may be called by several goroutines.
 func (c *client) call(ctx context.Context, o op, f func(context.Context) error, allowed ...codes.Code) (reply, span, error) {
 	replyCtx, r := withReply(ctx)
-	timeCtx, cancel := context.WithTimeout(replyCtx, answerTime+2*c.idle)
+	timeCtx, cancel := context.WithTimeout(replyCtx, c.longestCall())
 	defer cancel()
 	s := span{start: time.Now()}
 	err := f(timeCtx)
 	s.end = time.Now()
-	if ctx.Err() != nil { // the client itself went away
-		return *r, s, ctx.Err()
+	if err != nil {
+		c.secrets.check("an error that a client gets", fmt.Sprint(err, statusOf(err).Details()))
+	}
+	if over := c.over(ctx); over != nil {
+		c.cutOff(ctx, o, err, allowed)
+		return *r, s, over
 	}
 	r.op, r.lost = o, lossOf(err)
-	code := status.Code(err)
-	if errors.Is(err, context.DeadlineExceeded) {
-		code = codes.DeadlineExceeded
-	}
-	c.calls[c.kind].Add(1)
+	code := codeOfCall(err)
+	c.tally.calls[c.kind].Add(1)
 	latency := s.end.Sub(s.start)
 	if o == streamed && !r.first.IsZero() {
 		latency = r.first.Sub(s.start)
 	}
 	c.meter.record(o, latency, code)
-	ok := err == nil || r.lost != nil || code == codes.ResourceExhausted || slices.Contains(allowed, code)
-	c.watch.Expect(promise.Answered, ok, "%s was answered with %s after %s by session %q, expected OK: %v", o, code, s.end.Sub(s.start), r.session, err)
+	ok := err == nil || r.lost != nil || code == codes.ResourceExhausted || slices.Contains(allowed, code) || c.drained(err)
+	c.watch.Expect(promise.Answered, ok, "%s was answered with %s after %s by session %s, expected OK: %v", o, code, s.end.Sub(s.start), r.session, err)
 	return *r, s, err
 }

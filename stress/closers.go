@@ -47,7 +47,7 @@ func (c *client) closeUnder(ctx context.Context, rng *rand.Rand) {
 	rest()
 	if made && c.query(ctx) {
 		u.all.Wait() // whatever they say of cookies
-		c.watch.Expect(promise.Renewed, ctx.Err() != nil || c.jar.has(),
+		c.watch.Expect(promise.Renewed, c.over(ctx) != nil || c.jar.has(),
 			"the cookie of session %s was deleted by the end of a stream of session %s", c.own.mark, was.mark)
 		c.query(ctx)
 	}
@@ -71,10 +71,10 @@ func (c *client) closeAtOnce(ctx context.Context, closers int, patient bool) (re
 	if patient {
 		all.Wait()
 	}
-	if ev, gone := c.watch.explain(c.own.fingerprint()); ctx.Err() != nil || !c.watch.Expect(promise.Prompt, gone, "session %s is live after CloseSession was answered", c.own.mark) || ev.Reason != layover.ReasonClosed {
+	if ev, gone := c.watch.explain(c.own.fingerprint()); c.over(ctx) != nil || !c.watch.Expect(promise.Prompt, gone, "session %s is live after CloseSession was answered", c.own.mark) || ev.Reason != layover.ReasonClosed {
 		return all.Wait, false // its lifetime was over before
 	}
-	if patient && ctx.Err() == nil {
+	if patient && c.over(ctx) == nil {
 		ok = !c.jar.has()
 		return all.Wait, c.watch.Expect(promise.Answered, ok, "CloseSession, %d times at once, left the client its cookie", closers)
 	}
@@ -160,7 +160,7 @@ func (u *underWay) run(ctx context.Context) *shot {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.left--
-	if !ok && (last.first.IsZero() || ctx.Err() != nil) {
+	if !ok && (last.first.IsZero() || u.client.over(ctx) != nil) {
 		return &last
 	}
 	u.ended = append(u.ended, showing{last, schemas})

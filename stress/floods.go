@@ -98,7 +98,7 @@ func (w *watch) withinQuota(owner string) {
 // that are getting one.
 func (w *watch) mayHave(owner string, since time.Time) (places int) {
 	for _, r := range w.owned[owner] {
-		if !r.ended || r.running > 0 || later(r.endedAt, r.lastDone).Add(w.resolution()).After(since) {
+		if !r.ended || r.running > 0 || later(r.endedAt, r.lastDone).Add(most(w, since, config.resolution)).After(since) {
 			places++
 		}
 	}

@@ -112,7 +112,7 @@ func (c *client) follow(r reply, s span) {
 		unused := s.start.Sub(c.own.last.end)
 		c.watch.Expect(promise.NotStale, !c.own.closed, "session %s was handed out after its client had closed it", r.session)
 		c.watch.Expect(promise.NotStale, c.own.told == nil, "session %s was handed out after its client had been told that it is lost", r.session)
-		most := c.idle + c.resolution()
+		most := c.watch.longestUnused(c.own.last.end)
 		c.watch.Expect(promise.NotStale, unused < most, "session %s was handed out after its client had not used it for %s, expected less than %s", r.session, unused, most)
 		if c.own.last = s; r.renewed != "" {
 			c.own.mark = r.renewed

@@ -69,7 +69,7 @@ func (c *client) garbled(ctx context.Context, lines []string, mine bool) bool {
 	case ok:
 		c.watch.Expect(promise.Own, !sawOptions(schemas), "a query without a session saw the schemas %q", schemas)
 	}
-	return ctx.Err() == nil && c.own.told == nil
+	return c.over(ctx) == nil && c.own.told == nil
 }
 
 // noise returns printable characters.

@@ -42,6 +42,8 @@ func (w *watch) inherit(r, h *record) {
 	h.held, h.resource, h.named, h.owner, h.allot = r.held, r.resource, r.named, r.owner, r.allot
 	r.running, r.inside, r.resource = 0, 0, false // they go on with the heir
 	w.counts.renamed++
+	w.Note(r.mark, time.Now(), "is session "+h.mark.String()+" from now on")
+	w.Note(h.mark, time.Now(), "was session "+r.mark.String())
 	w.reserve(h)
 }
 

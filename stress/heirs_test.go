@@ -49,7 +49,7 @@ func TestTheWatchFollowsWhatIsRenewed(t *testing.T) {
 		}
 		s.enter(early, b, ok)
 		s.ends(c).ends(early).call(b).after(time.Minute/20).ends(late).after(time.Second).ended(b, layover.ReasonIdle)
-		s.closed(b, s.now)
+		s.closed(b, false, s.now)
 		s.stopping()
 		s.settle(layover.Stats{Created: 2, Ended: layover.Ends{2}, Closed: 1}, newMeter(storyLimits))
 		if err := s.Verdict(); err != nil {
@@ -85,13 +85,13 @@ func TestTheWatchTellsWhatIsWrongWithRenewalsAndMaxima(t *testing.T) {
 		}, "a call with the ID of session 0a00000000000000 was handed session 0b00000000000000"},
 		"closed under a call with the old ID": {promise.NotInUse, func(s *story) {
 			s.opened(a)
-			s.renews(s.used(a).begins(a)).closed(b, s.now)
+			s.renews(s.used(a).begins(a)).closed(b, false, s.now)
 		}, "session 0b00000000000000 was closed under calls that use it: 1"},
 		"closed by both IDs": {promise.ClosedOnce, func(s *story) {
 			s.opened(a)
 			s.ends(s.begins(a)).renews(s.begins(a))
-			s.closed(b, s.now)
-			s.closed(b, s.now)
+			s.closed(b, false, s.now)
+			s.closed(b, false, s.now)
 		}, "was closed 2 times, expected once"},
 		"older than its lifetime by both IDs": {promise.NotStale, func(s *story) {
 			s.used(a).confirmed(a)

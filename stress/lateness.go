@@ -61,9 +61,10 @@ func (w *watch) review(now time.Time) (all []lingering) {
 	w.lag(now)
 	for r := range w.live {
 		if r.running == 0 {
-			all = w.overdue(all, r, later(r.createdAt, r.lastDone).Add(w.timeout(r)), w.resolution(), now, "its idle deadline")
+			since := later(r.createdAt, r.lastDone)
+			all = w.overdue(all, r, since.Add(most(w, since, r.timeout)), most(w, since, config.resolution), now, "its idle deadline")
 		}
-		all = w.overdue(all, r, r.since().Add(w.lifetime()), w.resolution(), now, "the end of its lifetime")
+		all = w.overdue(all, r, r.since().Add(most(w, r.since(), config.lifetime)), most(w, r.since(), config.resolution), now, "the end of its lifetime")
 		if !r.closedAt.IsZero() {
 			all = w.overdue(all, r, r.closedAt, 0, now, "its client had closed it")
 		}

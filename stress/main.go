@@ -81,18 +81,18 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/c8e4ff29/layover"
-	"github.com/c8e4ff29/layover/session"
-	"github.com/c8e4ff29/layover/stress/internal/promise"
+	"github.com/c8e4ff29/layover/stress/internal/scenario"
 )
 
 // config is what the flags say.
 type config struct {
+	scenario string
 	duration time.Duration
 	clients  int
 	idle     time.Duration
 	max      int
 	seed     uint64
+	list     bool   // the scenarios are to be printed, and nothing else
 	sql      string // the folder of the server to be driven; empty: the one that is part of this program
 }
 
@@ -129,19 +129,35 @@ const (
 	minIdle     = 20 * time.Millisecond
 )
 
+// Defaults. Within the shortest phase of the usual scenario sessions have the time to
+// idle out; a run against another server has no phases.
+const (
+	defaultIdle = 500 * time.Millisecond
+	sqlIdle     = 2 * time.Second
+	sqlDuration = 15 * time.Second
+)
+
 func parse(args []string, stderr io.Writer) (config, error) {
 	var c config
 	f := flag.NewFlagSet("stress", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.DurationVar(&c.duration, "duration", 15*time.Second, "how long the clients drive the server")
+	f.StringVar(&c.scenario, "scenario", scenario.Default, "`name` of what happens, see -list")
+	f.BoolVar(&c.list, "list", false, "print the scenarios, and do nothing else")
+	f.DurationVar(&c.duration, "duration", 0, "how long the clients drive the server; 0: as long as the scenario takes")
 	f.IntVar(&c.clients, "clients", 64, "how many clients there are, split over the kinds, such as floods, thieves, renewals, mobs")
-	f.DurationVar(&c.idle, "idle", 2*time.Second, "idle timeout; the lifetime is five times that")
+	f.DurationVar(&c.idle, "idle", defaultIdle, "idle timeout; the lifetime is five times that")
 	f.IntVar(&c.max, "max", 128, "maximum of sessions")
 	f.Uint64Var(&c.seed, "seed", 0, "seed of the clients' decisions; 0: a random one, which is printed")
 	f.StringVar(&c.sql, "sqlserver", "", "`folder` of a Flight SQL server that is built, run and driven in place of the one in here, such as examples/sqlserver")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
+	given := make(map[string]bool)
+	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if c.sql != "" && given["scenario"] {
+		fmt.Fprintln(stderr, "stress: -scenario is ignored: with -sqlserver there are none")
+	}
+	c.complete(given)
 	if c.seed == 0 {
 		c.seed = max(1, rand.Uint64())
 	}
@@ -152,10 +168,28 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	return c, err
 }
 
+// complete sets what the flags have left open.
+func (c *config) complete(given map[string]bool) {
+	if s, ok := scenario.Find(c.scenario); ok && c.duration == 0 {
+		c.duration = s.Time
+	}
+	if c.sql == "" {
+		return
+	}
+	if !given["duration"] {
+		c.duration = sqlDuration
+	}
+	if !given["idle"] {
+		c.idle = sqlIdle
+	}
+}
+
 func (c config) check(rest []string) error {
 	switch {
 	case len(rest) > 0:
 		return fmt.Errorf("%q is no flag: all arguments are flags, see -help", rest[0])
+	case !c.isKnown():
+		return fmt.Errorf("-scenario %s: there is no such one, see -list", c.scenario)
 	case c.duration <= 0 || c.duration > maxDuration:
 		return fmt.Errorf("-duration %s: use more than 0s and at most %s", c.duration, maxDuration)
 	case c.clients < len(kinds) || c.clients > maxClients:
@@ -168,6 +202,11 @@ func (c config) check(rest []string) error {
 	return nil
 }
 
+func (c config) isKnown() bool {
+	_, ok := scenario.Find(c.scenario)
+	return ok
+}
+
 func main() { os.Exit(start(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // start returns the exit status.
@@ -178,20 +217,24 @@ func start(args []string, stdout, stderr *os.File) int {
 		return 0
 	case err != nil:
 		return 2
+	case c.list:
+		list(stdout)
+		return 0
 	}
+	what, _ := scenario.Find(c.scenario)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the next signal kills the process, as usual
-	time.AfterFunc(c.duration+time.Minute, func() {
+	time.AfterFunc(c.duration+time.Duration(len(what.Phases))*endTime+time.Minute, func() {
 		_ = pprof.Lookup("goroutine").WriteTo(stderr, 1)
-		fmt.Fprintln(stdout, "FAILED: the run is not over a minute after its time, so something hangs; standard error shows where")
+		fmt.Fprintln(stdout, "FAILED: the run is not over long after its time, so something hangs; standard error shows where")
 		os.Exit(1)
 	})
 	var failed error
 	if c.sql != "" {
 		failed = runSQL(ctx, c, stdout, stderr)
 	} else {
-		failed = run(ctx, c, stdout, newProgress(stderr))
+		failed = run(ctx, c, what.Phases, stdout, newProgress(stderr))
 	}
 	if failed != nil {
 		return 1
@@ -199,70 +242,19 @@ func start(args []string, stdout, stderr *os.File) int {
 	return 0
 }
 
-// run drives a server until the time is over, ctx ends or a promise is broken,
-// and writes the report to out. The error is the broken promise.
-func run(ctx context.Context, c config, out io.Writer, p *progress) error {
-	m := newMeter(c)
-	w := newWatch(c)
-	srv, err := startServer(c, w)
-	if err != nil {
-		fmt.Fprintln(out, "FAILED: the server does not start:", err)
-		return err
-	}
-	began := time.Now()
-	// No deadline: calls would take it for theirs.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer time.AfterFunc(c.duration, cancel).Stop()
-	people := newPopulation(c, srv.doors, w, m, began)
-	people.start(ctx)
-	stats, alive := observe(ctx, srv.store, w, m, p)
-	m.took = time.Since(began)
-	cancel()
-	if alive {
-		patience := w.Patience()
-		w.Expect(promise.Answered, within(patience, people.wait), "calls still run %s after they were canceled", patience)
-		srv.stop()
-		stats = srv.store.Stats()
-		w.settle(stats, m)
-	}
-	p.end()
-	m.report(out, c, w, stats, people)
-	return w.Verdict()
-}
+// endTime is how long the end of a phase may take.
+const endTime = 5 * time.Second
 
-// observe polls, and shows how it goes, until ctx ends or a promise is broken.
-// It reports whether the store is alive: if it hangs, so would a shutdown.
-func observe(ctx context.Context, store *session.ExpiringSessionStore, w *watch, m *meter, p *progress) (stats layover.Stats, alive bool) {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return stats, true
-		case <-w.Failed():
-			return stats, true
-		case <-tick.C:
-		}
-		now := make(chan layover.Stats, 1)
-		go func() {
-			err := store.Check()
-			w.Expect(promise.Sound, err == nil, "the store contradicts itself: %v", err)
-			now <- store.Stats()
-		}()
-		select {
-		case stats = <-now:
-		case <-time.After(answerTime):
-			return stats, w.Expect(promise.Answered, false, "the store did not tell its Stats within %s: it hangs", answerTime)
-		}
-		w.probe()
-		w.poll(stats, time.Now())
-		m.sample()
-		p.show(m, stats)
+// list writes the scenarios.
+func list(out io.Writer) {
+	longest := 0
+	for _, s := range scenario.All {
+		longest = max(longest, len(s.Name))
+	}
+	for _, s := range scenario.All {
+		fmt.Fprintf(out, "%-*s  %s\n", longest, s.Name, s.Sentence)
 	}
 }
-
-const pollEvery = 100 * time.Millisecond
 
 // within runs f and reports whether it came back in time.
 func within(d time.Duration, f func()) bool {

@@ -36,6 +36,7 @@ type record struct {
 
 	resource bool // it is of the type with a resource
 	closes   int
+	tornAt   time.Time // when the last of them began
 
 	// Of what may have only so many sessions, see floods.go.
 	owner string

@@ -96,7 +96,7 @@ func (c *client) renewTooLate(ctx context.Context) bool {
 	_, ok := c.execute(ctx, renewLate, func(r reply, s span, err error) bool {
 		if code := status.Code(err); r.lost != nil || code == codes.OK && r.op != doGet {
 			return c.heard(r, s, err)
-		} else if ctx.Err() == nil {
+		} else if c.over(ctx) == nil {
 			if c.own.last = s; c.outlived(r, err) {
 				return false
 			}
@@ -105,7 +105,7 @@ func (c *client) renewTooLate(ctx context.Context) bool {
 		}
 		return false
 	}, codes.FailedPrecondition, codes.NotFound)
-	if ok || ctx.Err() != nil || c.own.told != nil {
+	if ok || c.over(ctx) != nil || c.own.told != nil {
 		return false
 	}
 	return c.watch.Expect(promise.Renewed, c.own.mark == was.mark && c.cookie()[0] == old[0], "session %s has another ID, although it was renewed too late", was.mark)
@@ -139,7 +139,7 @@ func (c *client) renewAtOnce(ctx context.Context) {
 			good++
 		}
 	}
-	c.watch.Expect(promise.Renewed, ctx.Err() != nil || len(told) == 0 || good == 1, "%d of %d IDs of session %s, which was renewed several times at once, are good, expected one", good, len(told), c.own.mark)
+	c.watch.Expect(promise.Renewed, c.over(ctx) != nil || len(told) == 0 || good == 1, "%d of %d IDs of session %s, which was renewed several times at once, are good, expected one", good, len(told), c.own.mark)
 }
 
 // finds reports whether the client's session, which may have ended since, goes by
@@ -177,7 +177,7 @@ func (c *client) spent(ctx context.Context, rng *rand.Rand, old []string, was ow
 		return // before it was closed
 	}
 	seen := func(r reply, s span, err error) bool {
-		if ctx.Err() != nil {
+		if c.over(ctx) != nil {
 			return false
 		}
 		after := s.end.Sub(since)

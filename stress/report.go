@@ -19,6 +19,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
+	"github.com/c8e4ff29/layover/stress/internal/series"
 )
 
 // op is a kind of call.
@@ -46,11 +47,14 @@ func (o op) String() string {
 // meter measures. Safe for concurrent use, but for what run sets at the end.
 type meter struct {
 	config
-	began time.Time
-	took  time.Duration
+	series  *series.Recorder
+	sampled time.Time // when that last took a sample
+	began   time.Time
+	took    time.Duration
 
 	mu       sync.Mutex
 	latency  [ops]*hdrhistogram.Histogram // microseconds
+	lag      *hdrhistogram.Histogram      // microseconds, from a session's deadline to its Close
 	errors   [ops]uint64
 	codes    map[codes.Code]uint64
 	calls    uint64
@@ -61,14 +65,26 @@ type meter struct {
 }
 
 func newMeter(c config) *meter {
-	m := &meter{config: c, began: time.Now(), codes: make(map[codes.Code]uint64)}
+	m := &meter{config: c, series: series.NewRecorder(c.duration), began: time.Now(), codes: make(map[codes.Code]uint64)}
 	for o := range m.latency {
-		m.latency[o] = hdrhistogram.New(1, time.Hour.Microseconds(), 2)
+		m.latency[o] = newHistogram()
 	}
+	m.lag = newHistogram()
 	return m
 }
 
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, time.Hour.Microseconds(), 2) }
+
+// lagged notes how long after its deadline the Close of a session began.
+func (m *meter) lagged(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_ = m.lag.RecordValue(max(1, d.Microseconds()))
+	m.series.Lag(d)
+}
+
 func (m *meter) record(o op, d time.Duration, code codes.Code) {
+	m.series.Call(d, code != codes.OK)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.calls++
@@ -88,6 +104,18 @@ func (m *meter) sample() (heap, goroutines uint64) {
 	defer m.mu.Unlock()
 	m.peakHeap, m.peakGoroutines = max(m.peakHeap, heap), max(m.peakGoroutines, goroutines)
 	return heap, goroutines
+}
+
+// gauge takes a sample of a store if it is time for one.
+func (m *meter) gauge(s layover.Stats) {
+	if now := time.Now(); now.Sub(m.sampled) >= m.series.Every() {
+		m.sampled = now
+		m.gaugeNow(s)
+	}
+}
+
+func (m *meter) gaugeNow(s layover.Stats) {
+	m.series.Sample(series.Gauges{Max: m.max, Live: s.Live, Retired: s.Retired, Closing: s.Closing, Created: s.Created, Ended: s.Ended})
 }
 
 // totals returns the numbers of calls and of errors so far.
@@ -168,14 +196,16 @@ func ended(all layover.Ends, name func(layover.Reason) string, number func(uint6
 func brief(r layover.Reason) string { return r.String()[:3] }
 
 // report writes everything that is known in the end.
-func (m *meter) report(out io.Writer, c config, w *watch, s layover.Stats, p *population) {
+func (m *meter) report(out io.Writer, c config, b *promise.Book, before baseline, s layover.Stats, t *tally) {
 	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	line("stress: %d clients for %.1fs of %s, idle timeout %s, lifetime %s, at most %d sessions", c.clients, m.took.Seconds(), c.duration, c.idle, c.lifetime(), c.max)
-	line("repeat with: go run ./stress -duration %s -clients %d -idle %s -max %d -seed %d\n", c.duration, c.clients, c.idle, c.max, c.seed)
+	line("stress: %s, %d clients for %.1fs of %s, idle timeout %s, lifetime %s, at most %d sessions", c.scenario, c.clients, m.took.Seconds(), c.duration, c.idle, c.lifetime(), c.max)
+	line("repeat with: %s\n", c.command())
 
 	line("%-22s %10s %10s %10s", "clients", "number", "rounds", "calls")
 	for k, kind := range kinds {
-		line("  %-20s %10d %10s %10s", kind.name, p.counts[k], count(p.rounds[k].Load()), count(p.calls[k].Load()))
+		if t.number[k] > 0 {
+			line("  %-20s %10d %10s %10s", kind.name, t.number[k], count(t.rounds[k].Load()), count(t.calls[k].Load()))
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -184,9 +214,30 @@ func (m *meter) report(out io.Writer, c config, w *watch, s layover.Stats, p *po
 	line("\n%-13s %s", "errors", m.errorList())
 	line("%-13s created %s, confirmed %s, refused %s, peak %d of %d", "sessions", count(s.Created), count(s.EverConfirmed), count(s.Refused), s.Peak, c.max)
 	line("%-13s %s", "  ended", ended(s.Ended, layover.Reason.String, count, ", "))
-	line("%-13s %s at the start, %s at the peak, %s at the end", "heap", size(w.before.heap), size(m.peakHeap), size(m.heap))
-	line("%-13s %d at the start, %d at the peak, %d at the end", "goroutines", w.before.goroutines, m.peakGoroutines, m.goroutines)
-	m.verdicts(line, w.Book, s.Created, ofStore)
+	if m.lag.TotalCount() > 0 {
+		line("%-13s Close began %s ms after the deadline at p50, %s ms at p99, %s ms at most", "  expired", ms(m.lag, 50), ms(m.lag, 99), ms(m.lag, 100))
+	}
+	line("%-13s %s at the start, %s at the peak, %s at the end", "heap", size(before.heap), size(m.peakHeap), size(m.heap))
+	line("%-13s %d at the start, %d at the peak, %d at the end", "goroutines", before.goroutines, m.peakGoroutines, m.goroutines)
+	m.verdicts(line, b, c.command(), s.Created, ofFlight)
+}
+
+// command returns what does the run again.
+func (c config) command() string {
+	run := "go run"
+	if raceDetector {
+		run += " -race"
+	}
+	what := "-scenario " + c.scenario
+	if c.sql != "" {
+		what = "-sqlserver " + c.sql
+	}
+	return fmt.Sprintf("%s ./stress %s -duration %s -clients %d -idle %s -max %d -seed %d", run, what, c.duration, c.clients, c.idle, c.max, c.seed)
+}
+
+// ms returns a quantile of what is in microseconds.
+func ms(h *hdrhistogram.Histogram, q float64) string {
+	return fmt.Sprintf("%.2f", float64(h.ValueAtQuantile(q))/1000)
 }
 
 // table lists the calls.
@@ -196,9 +247,8 @@ func (m *meter) table(line func(string, ...any)) {
 		if h.TotalCount() == 0 {
 			continue
 		}
-		ms := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
-		line("  %-20s %10s %10.0f %10s %10.2f %10.2f %10.2f", op(o), count(uint64(h.TotalCount())),
-			float64(h.TotalCount())/m.took.Seconds(), count(m.errors[o]), ms(50), ms(99), ms(99.9))
+		line("  %-20s %10s %10.0f %10s %10s %10s %10s", op(o), count(uint64(h.TotalCount())),
+			float64(h.TotalCount())/m.took.Seconds(), count(m.errors[o]), ms(h, 50), ms(h, 99), ms(h, 99.9))
 	}
 }
 
@@ -215,7 +265,7 @@ func (m *meter) errorList() string {
 }
 
 // verdicts lists the promises that a run is about.
-func (m *meter) verdicts(line func(string, ...any), b *promise.Book, sessions uint64, about func(promise.Promise) bool) {
+func (m *meter) verdicts(line func(string, ...any), b *promise.Book, command string, sessions uint64, about func(promise.Promise) bool) {
 	line("\n%-12s %10s   %s", "promises", "checks", "")
 	held, first := 0, ""
 	if err := b.Verdict(); err != nil {
@@ -245,7 +295,11 @@ func (m *meter) verdicts(line func(string, ...any), b *promise.Book, sessions ui
 			line("also broken: %s", also)
 		}
 	}
-	line("\nFAILED: %s", first)
+	if history := b.History(); history != "" {
+		line("\n%s", history)
+	}
+	line("\nrepeat with: %s", command)
+	line("FAILED: %s", first)
 }
 
 // ofSQL reports whether a promise can be seen from outside of a server.
@@ -258,10 +312,10 @@ func ofSQL(p promise.Promise) bool {
 	}
 }
 
-// ofStore reports whether it is one of the server that is part of this program.
-func ofStore(p promise.Promise) bool {
+// ofFlight reports whether it is one of the server that is part of this program.
+func ofFlight(p promise.Promise) bool {
 	switch p {
-	case promise.Connected, promise.Linear, promise.Secret:
+	case promise.Connected, promise.Linear:
 		return false
 	default:
 		return true

@@ -45,7 +45,7 @@ func (c *client) lose(ctx context.Context, rng *rand.Rand) bool {
 	}
 	v := c.volley(showSchema)
 	v.fire(ctx, every)
-	if v.judge(); ctx.Err() != nil || !c.recover(ctx, way) {
+	if v.judge(); c.over(ctx) != nil || !c.recover(ctx, way) {
 		return false
 	}
 	if way > 3 && c.by.inJar() {

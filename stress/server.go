@@ -56,9 +56,12 @@ const (
 // carrier, and two where principals may have so many sessions only.
 type server struct {
 	flightsql.BaseServer
-	store *session.ExpiringSessionStore
-	watch *watch
-	doors []*door
+	store   *session.ExpiringSessionStore
+	watch   *watch
+	mishaps *mishaps
+	secrets *secrets
+	number  int // no other one of the run has it
+	doors   []*door
 
 	closes atomic.Uint64 // calls of CloseSession that may be late
 }
@@ -70,26 +73,26 @@ type door struct {
 	done chan error
 }
 
-func startServer(c config, w *watch) (*server, error) {
-	store, err := session.OpenSessionStore(
-		layover.WithIdleTimeout(c.idle),
-		layover.WithLifetime(c.lifetime()),
-		layover.WithUnconfirmedTimeouts(c.empty(), c.holding()),
-		layover.WithMaxSessions(c.max),
-		layover.WithSourceShare(1), // all clients are on this host
-		layover.WithObserver(w.observe),
-		layover.WithLogger(nil),
-	)
+func startServer(c config, w *watch, known *secrets) (*server, error) {
+	s := &server{watch: w, secrets: known}
+	s.mishaps = &mishaps{server: s}
+	var err error
+	s.store, err = session.OpenSessionStore(append(c.options(),
+		layover.WithSourceShare(1),                 // all clients are on this host
+		layover.WithMaxLeaseAge(2*c.longestCall()), // no call hangs, however slow the machine is
+		layover.WithHungClose(max(layover.Tick, c.idle/2)),
+		layover.WithObserver(s.observe),
+		layover.WithLogger(known.logger()),
+	)...)
 	if err != nil {
 		return nil, err
 	}
-	w.explain = store.Explain
-	s := &server{store: store, watch: w}
-	mixed := session.WithFactory(&factory{plain: session.NewSessionFactory(nil), store: store, watch: w})
+	w.explain, w.planted = s.store.Explain, s.mishaps.failed.Load
+	mixed := session.WithFactory(&factory{plain: session.NewSessionFactory(nil), server: s})
 	refuse, evict := &allotment{c.allot(), session.RefuseNewest}, &allotment{c.allot(), session.EvictOldest}
 	for _, err := range []error{
-		s.open(c, &outside{watch: w}, mixed, session.WithLazySessions()),
-		s.open(c, &outside{watch: w, byName: true}, nil,
+		s.open(c, &outside{watch: w}, mixed, session.WithLazySessions(), session.WithCancelOnKill()),
+		s.open(c, &outside{watch: w, byName: true}, nil, session.WithCancelOnKill(),
 			session.WithCarriers(session.Header(keyHeader, principal), session.ByPrincipal(principal), session.Cookie(""))),
 		s.open(c, &outside{watch: w, allot: refuse}, nil, session.WithMaxPerPrincipal(refuse.most, refuse.over)),
 		s.open(c, &outside{watch: w, allot: evict}, nil, session.WithMaxPerPrincipal(evict.most, evict.over)),
@@ -109,7 +112,7 @@ func (s *server) open(c config, o *outside, factory session.StatefulSessionManag
 		managed = append(managed, factory)
 	}
 	sessions := session.NewServerMiddleware(session.NewStatefulServerSessionManager(managed...),
-		append(opts, session.WithTellWindow(c.window()), session.WithLogger(nil), session.WithPrincipal(principal))...)
+		append(opts, session.WithTellWindow(c.window()), session.WithLogger(s.secrets.logger()), session.WithPrincipal(principal))...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -132,7 +135,7 @@ func (s *server) open(c config, o *outside, factory session.StatefulSessionManag
 	return nil
 }
 
-// stop ends the server, then the store, as [session.ExpiringSessionStore]
+// stop ends the server, then the store with enough time, as [session.ExpiringSessionStore]
 // recommends.
 func (s *server) stop() {
 	for _, d := range s.doors {
@@ -148,14 +151,21 @@ func (s *server) stop() {
 	defer cancel()
 	err := s.store.Shutdown(ctx)
 	s.watch.Expect(promise.Clean, err == nil, "Shutdown failed, expected success since no call runs: %v", err)
+	s.watch.quiet()
+}
+
+// observe is the store's observer.
+func (s *server) observe(ev layover.Event) {
+	s.watch.observe(ev)
+	s.secrets.check("an event", fmt.Sprintf("%+v", ev))
+	s.mishaps.observed(ev)
 }
 
 // factory makes sessions of both types in turn, see the package's comment.
 type factory struct {
-	plain session.SessionFactory
-	store *session.ExpiringSessionStore
-	watch *watch
-	made  atomic.Uint64
+	plain  session.SessionFactory
+	server *server
+	made   atomic.Uint64
 }
 
 // CreateSession returns a new session.
@@ -164,9 +174,9 @@ func (f *factory) CreateSession() (session.ServerSession, error) {
 	if err != nil || f.made.Add(1)%2 == 0 {
 		return s, err
 	}
-	r := &resource{ServerSession: s, factory: f}
+	r := &resource{ServerSession: s, server: f.server}
 	r.SetToken(s.Token())
-	f.watch.opened(r.mark())
+	f.server.watch.opened(r.mark())
 	return r, nil
 }
 
@@ -174,22 +184,42 @@ func (f *factory) CreateSession() (session.ServerSession, error) {
 // renewed.
 type resource struct {
 	session.ServerSession
-	factory *factory
-	token   atomic.Pointer[string]
+	server *server
+	token  atomic.Pointer[string]
+	ends   atomic.Pointer[context.Context] // of the session; nil: no call has had it
 }
 
 // Token returns the session's token.
 func (r *resource) Token() string { return *r.token.Load() }
 
 // SetToken gives the session another token.
-func (r *resource) SetToken(token string) { r.token.Store(&token) }
+func (r *resource) SetToken(token string) {
+	r.server.secrets.learn(token)
+	r.token.Store(&token)
+}
 
-func (r *resource) mark() layover.Fingerprint { return r.factory.store.Fingerprint(r.Token()) }
+func (r *resource) mark() layover.Fingerprint { return r.server.store.Fingerprint(r.Token()) }
 
-// Close is the teardown. Only the store calls it.
+// Close is the teardown. Only the store calls it, or the package under test if the
+// store has refused the session; then nothing goes wrong.
 func (r *resource) Close() error {
-	r.factory.watch.closed(r.mark(), time.Now())
-	return r.ServerSession.Close()
+	ends := r.ends.Load()
+	r.server.watch.closed(r.mark(), ends != nil && (*ends).Err() != nil, time.Now())
+	err := r.ServerSession.Close()
+	if ends != nil {
+		err = errors.Join(err, r.server.mishaps.closing(r.Token()))
+	}
+	return err
+}
+
+// stored notes that a call has its session from the store, if it is a resource.
+func (s *server) stored(ctx context.Context, own session.ServerSession) {
+	s.secrets.learn(own.Token())
+	if r, err := session.As[*resource](ctx); err == nil && r.ends.Load() == nil {
+		if ends, err := session.Context(ctx); err == nil {
+			r.ends.Store(&ends)
+		}
+	}
 }
 
 type callKey struct{}
@@ -232,6 +262,7 @@ func (i *inside) StartCall(ctx context.Context) context.Context {
 		w.without(c)
 		return ctx
 	}
+	i.server.stored(ctx, s)
 	token := s.Token()
 	mark, brought := i.server.store.Fingerprint(token), c.named || brings(ctx, token)
 	if !brought { // or a former ID of it
@@ -245,7 +276,11 @@ func (i *inside) StartCall(ctx context.Context) context.Context {
 // CallCompleted notes that the handler no longer uses the session.
 func (i *inside) CallCompleted(ctx context.Context, _ error) {
 	_, err := session.Lookup(ctx)
-	i.server.watch.leave(callFrom(ctx), err == nil, time.Now())
+	ended, now := (*layover.EndedError)(nil), time.Now()
+	if errors.As(context.Cause(ctx), &ended) {
+		i.server.watch.killed(callFrom(ctx), now)
+	}
+	i.server.watch.leave(callFrom(ctx), err == nil, now)
 }
 
 // brings reports whether the call's cookies contain a token.
@@ -272,6 +307,7 @@ func (s *server) need(ctx context.Context, holds bool, f func() error) error {
 	if !s.watch.Expect(promise.Needed, err == nil, "a call asked for a session and has none: %v", err) {
 		return err
 	}
+	s.stored(ctx, own)
 	mark := s.store.Fingerprint(own.Token())
 	s.watch.makes(c, mark, holds, brings(ctx, own.Token()), time.Now())
 	return grpc.SetHeader(ctx, metadata.Pairs(fingerprintHeader, mark.String(), madeHeader, "1"))
@@ -391,11 +427,13 @@ func (s *server) DoGetStatement(ctx context.Context, t flightsql.StatementQueryT
 
 var resultSchema = arrow.NewSchema([]arrow.Field{{Name: optionName, Type: arrow.BinaryTypes.String}}, nil)
 
-// produce sends batches that tell which schema the session has at that moment.
+// produce sends batches that tell which schema the session has at that moment. Who
+// reads the channel reads it to its end.
 func produce(ctx context.Context, chunks chan<- flight.StreamChunk, s session.ServerSession, batches int, every time.Duration) {
 	defer close(chunks)
 	for i := range batches {
 		if i > 0 && !pause(ctx, every) {
+			chunks <- flight.StreamChunk{Err: context.Cause(ctx)}
 			return
 		}
 		b := array.NewRecordBuilder(memory.DefaultAllocator, resultSchema)
@@ -406,6 +444,7 @@ func produce(ctx context.Context, chunks chan<- flight.StreamChunk, s session.Se
 		case chunks <- flight.StreamChunk{Data: batch}:
 		case <-ctx.Done():
 			batch.Release()
+			chunks <- flight.StreamChunk{Err: context.Cause(ctx)}
 			return
 		}
 	}

@@ -153,7 +153,7 @@ func (p *sqlPopulation) settle(ctx context.Context, srv *sqlProcess) {
 func (p *sqlPopulation) report(out io.Writer, last sqlNumbers) {
 	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
 	line("stress: %d clients for %.1fs of %s, against the server in %s, idle timeout %s, at most %d sessions", sum(p.counts), p.meter.took.Seconds(), p.duration, p.sql, p.idle, p.max)
-	line("repeat with: go run ./stress -sqlserver %s -duration %s -clients %d -idle %s -max %d -seed %d\n", p.sql, p.duration, p.clients, p.idle, p.max, p.seed)
+	line("repeat with: %s\n", p.command())
 	line("%-28s %10s %10s %10s", "clients", "number", "rounds", "whole")
 	for k, kind := range sqlKinds {
 		line("  %-26s %10d %10s %10s", kind.name, p.counts[k], count(p.rounds[k].Load()), count(p.whole[k].Load()))
@@ -163,5 +163,5 @@ func (p *sqlPopulation) report(out io.Writer, last sqlNumbers) {
 	p.meter.table(line)
 	line("\n%-13s %s", "errors", p.meter.errorList())
 	line("%-13s created %s", "sessions", count(uint64(last.Created)))
-	p.meter.verdicts(line, p.Book, uint64(last.Created), ofSQL)
+	p.meter.verdicts(line, p.Book, p.command(), uint64(last.Created), ofSQL)
 }

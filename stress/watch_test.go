@@ -39,7 +39,7 @@ var storyLimits = config{idle: time.Second, max: 2} // empty 500ms, lifetime 5s
 const storyResolution = time.Millisecond
 
 func newStory() *story {
-	return &story{watch: newWatch(storyLimits), now: time.Now(), began: map[layover.Fingerprint]time.Time{}}
+	return &story{watch: newWatch(storyLimits, promise.NewBook(), newBaseline()), now: time.Now(), began: map[layover.Fingerprint]time.Time{}}
 }
 
 func (s *story) after(d time.Duration) *story {
@@ -121,7 +121,7 @@ func TestTheWatchFindsNothingInATrueHistory(t *testing.T) {
 		s.opened(a)
 		s.used(a).after(499 * time.Millisecond).back(a).after(999 * time.Millisecond).call(a)
 		s.after(time.Second).ended(a, layover.ReasonIdle)
-		s.closed(a, s.now)
+		s.closed(a, false, s.now)
 		s.lost(a.String(), "", time.Second)
 		s.used(b).after(500*time.Millisecond).ended(b, layover.ReasonUnconfirmed)
 		c, d := layover.Fingerprint{0xc}, layover.Fingerprint{0xd}
@@ -186,8 +186,8 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 
 		"closed twice": {promise.ClosedOnce, func(s *story) {
 			s.opened(a)
-			s.closed(a, s.now)
-			s.closed(a, s.now)
+			s.closed(a, false, s.now)
+			s.closed(a, false, s.now)
 		}, "was closed 2 times, expected once"},
 		"never closed": {promise.ClosedOnce, func(s *story) {
 			s.opened(a)
@@ -206,7 +206,7 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 		"closed while leased": {promise.NotInUse, func(s *story) {
 			s.opened(a)
 			s.created(a).begins(a)
-			s.closed(a, s.now)
+			s.closed(a, false, s.now)
 		}, "was closed under calls that use it: 1"},
 		"idled out while leased": {promise.NotInUse, func(s *story) {
 			s.used(a).back(a).begins(a)
@@ -562,6 +562,7 @@ func TestADeadlineIsLateByOneResolutionAtMost(t *testing.T) {
 			for _, late := range []time.Duration{resolution - 1, resolution} {
 				s := newStory()
 				s.config = config{idle: idle, max: 2}
+				s.settings = []setting{{config: s.config}}
 				c.tell(s, late)
 				if broken := s.Broken(c.promise); (broken != "") != (late == resolution) {
 					t.Errorf("%s, idle timeout %s: %s after the deadline the watch says %q", name, idle, late, broken)
@@ -720,7 +721,7 @@ func TestTheWatchForgetsWhatIsOver(t *testing.T) {
 	for i := range byte(200) {
 		f, refused := layover.Fingerprint{1, i}, layover.Fingerprint{2, i}
 		s.opened(refused)
-		s.closed(refused, s.now)
+		s.closed(refused, false, s.now)
 		s.used(f).after(500*time.Millisecond).ended(f, layover.ReasonUnconfirmed).poll(layover.Stats{})
 	}
 	if len(s.sessions) > 20 || len(s.watch.ends) > 20 {
@@ -737,7 +738,7 @@ func TestTheReportNamesABrokenPromiseLast(t *testing.T) {
 	s.says(layover.ReasonKilled)
 	s.lost(a.String(), "", 0)
 	m.took = time.Second
-	m.report(out, storyLimits, s.watch, layover.Stats{}, newPopulation(config{clients: len(kinds)}, nil, s.watch, m, s.now))
+	m.report(out, storyLimits, s.Book, s.before, layover.Stats{}, newTally())
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if last, want := lines[len(lines)-1], "FAILED: "+s.Verdict().Error(); last != want {
 		t.Errorf("last line %q, want %q", last, want)

@@ -7,60 +7,81 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/c8e4ff29/layover"
 )
 
 // Book is what became of the promises. Use [NewBook]. Safe for concurrent use.
 type Book struct {
+	checks [promises]atomic.Uint64
+
 	mu      sync.Mutex
-	checks  [promises]uint64
 	broken  [promises]string // the first sentence of each
 	first   string
 	history string // of the session that the first sentence is about
 	failed  chan struct{}
+	began   time.Time
+	pasts   chronicle
 }
 
-// NewBook returns an empty book.
-func NewBook() *Book { return &Book{failed: make(chan struct{})} }
+// NewBook returns an empty book of a run that begins now.
+func NewBook() *Book { return &Book{failed: make(chan struct{}), began: time.Now()} }
+
+// Note keeps what happened to a session, to be told if a promise is broken on it. A
+// bounded number of the latest is kept.
+func (b *Book) Note(f layover.Fingerprint, at time.Time, what string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pasts.note(f, at, what)
+}
 
 // Historian is what a sentence is about and can tell what had happened to it.
 type Historian interface{ History() string }
 
 // Expect notes one check of a promise and returns ok. The sentence is for when
 // it is not: what was expected, and what was found. Durations in it are rounded. If
-// it is the first one, what the first [Historian] of the arguments tells is kept
-// with it; that one must not wait for whoever calls Expect.
+// it is the first one, a history is kept with it: what the first [Historian] of the
+// arguments tells, who must not wait for whoever calls Expect, or what was noted, see
+// [Book.Note], of a session that an argument is the [layover.Fingerprint] of, also as
+// a string.
 func (b *Book) Expect(p Promise, ok bool, sentence string, args ...any) bool {
+	b.checks[p].Add(1)
+	if ok {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.checks[p]++
-	if ok || b.broken[p] != "" {
-		return ok
+	if b.broken[p] != "" {
+		return false
 	}
-	history := ""
 	for i, arg := range args {
-		switch arg := arg.(type) {
-		case time.Duration:
-			args[i] = arg.Round(time.Microsecond)
-		case Historian:
-			if history == "" {
-				history = arg.History()
-			}
+		if d, ok := arg.(time.Duration); ok {
+			args[i] = d.Round(time.Microsecond)
 		}
 	}
 	b.broken[p] = fmt.Sprintf(sentence, args...)
 	if b.first == "" {
-		b.first, b.history = b.broken[p], history
+		b.first, b.history = b.broken[p], b.historyOf(args)
 		close(b.failed)
 	}
-	return ok
+	return false
 }
 
-// Checked notes n checks of a promise that all went well.
-func (b *Book) Checked(p Promise, n uint64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.checks[p] += n
+// historyOf returns what is known of the first session that the arguments are about.
+func (b *Book) historyOf(args []any) (history string) {
+	for _, arg := range args {
+		if h, ok := arg.(Historian); ok {
+			history = h.History()
+		} else {
+			history = b.pasts.about(arg, b.began)
+		}
+		if history != "" {
+			break
+		}
+	}
+	return history
 }
 
 // Failed returns a channel that is closed with the first broken promise.
@@ -94,11 +115,7 @@ func (b *Book) History() string {
 }
 
 // Checks returns how often a promise was put to the test.
-func (b *Book) Checks(p Promise) uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.checks[p]
-}
+func (b *Book) Checks(p Promise) uint64 { return b.checks[p].Load() }
 
 // Broken returns the first sentence about a broken promise; empty: it held.
 func (b *Book) Broken(p Promise) string {

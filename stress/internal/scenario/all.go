@@ -41,7 +41,7 @@ var each = []Scenario{{
 	Time:     usual,
 	Phases: []Phase{{
 		Share:  3,
-		Store:  []Crowd{{"flooders", 6}, {"callers", 4}, {"heavies", 2}, {"keys", 1}},
+		Store:  []Crowd{{"flooders", 6}, {"callers", 4}, {"heavies", 2}, {"mobs", 1}, {"newcomers", 1}, {"keys", 1}},
 		Flight: []Crowd{{"flooding", 10}, {"well-behaved", 6}, {"mobs", 4}, {"mobs' neighbours", 2}, {"cookie-less", 2}},
 		Faults: CallingObserver,
 	}},
@@ -128,7 +128,7 @@ var each = []Scenario{{
 var (
 	everybody = []Crowd{
 		{"callers", 12}, {"flooders", 6}, {"vanishers", 4}, {"holders", 4}, {"sharers", 4}, {"replacers", 4},
-		{"heavies", 2}, {"killers", 1}, {"strangers", 2}, {"keys", 1}, {"lookers", 1},
+		{"heavies", 2}, {"mobs", 1}, {"killers", 1}, {"strangers", 2}, {"newcomers", 1}, {"keys", 1}, {"lookers", 1},
 	}
 	everyClient = []Crowd{
 		{"well-behaved", 12}, {"flooding", 10}, {"cookie-less", 2}, {"vanishing", 4}, {"slow streams", 4}, {"garbage", 2},

@@ -1,0 +1,62 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lateness measures how late a machine is, so that what must happen in time
+// is not held against a store whose machine was busy.
+package lateness
+
+import (
+	"sync"
+	"time"
+
+	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/promise"
+)
+
+// Meter keeps book of how late the machine is, and forgets it at the rate of time.
+// Safe for concurrent use. Use [New].
+type Meter struct {
+	every time.Duration
+
+	mu     sync.Mutex
+	polled time.Time     // when Poll was last called
+	probed time.Time     // when the probe that is on its way began
+	late   time.Duration // lately
+}
+
+// New returns a meter whose [Meter.Poll] is to be called at this interval.
+func New(every time.Duration) *Meter { return &Meter{every: every} }
+
+// Poll notes that a poll has come, and begins a probe unless one is on its way: it
+// does what a store does at a deadline, a timer that fires and a goroutine that
+// starts another one.
+func (m *Meter) Poll(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.late = max(0, m.late-m.every)
+	if !m.polled.IsZero() {
+		m.late = max(m.late, now.Sub(m.polled)-m.every)
+	}
+	m.polled = now
+	if !m.probed.IsZero() {
+		m.late = max(m.late, now.Sub(m.probed))
+		return
+	}
+	m.probed = now
+	time.AfterFunc(layover.Tick, func() { go m.arrive(now) })
+}
+
+func (m *Meter) arrive(began time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.late = max(m.late, time.Since(began))
+	m.probed = time.Time{}
+}
+
+// Allowance is how late the store may be now: [promise.Grace], and on a machine on
+// which even a poll or a probe is late, several times that on top of it.
+func (m *Meter) Allowance() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return promise.Grace + 4*m.late
+}
