@@ -115,7 +115,7 @@ func (w *watch) doneAt(c *call, now time.Time) {
 	case !w.ending.mayKill(now):
 	case c.used != nil:
 		w.ending.inUse[c.used.latest()] = struct{}{}
-	default:
+	case c.start.Before(w.ending.cut): // later ones found the store shut
 		w.ending.nobody++
 	}
 }

@@ -68,6 +68,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -76,7 +77,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/pprof"
 	"syscall"
 	"time"
@@ -86,20 +86,25 @@ import (
 
 // config is what the flags say.
 type config struct {
+	level    level
 	scenario string
 	duration time.Duration
 	clients  int
 	idle     time.Duration
 	max      int
 	seed     uint64
-	list     bool   // the scenarios are to be printed, and nothing else
-	sql      string // the folder of the server to be driven; empty: the one that is part of this program
+	list     bool // the scenarios are to be printed, and nothing else
+	life     time.Duration
+	unheld   time.Duration // the timeout of unconfirmed sessions that hold nothing
+	held     time.Duration // the same, of those that hold something
+	report   string        // the folder for the page; empty: none is written
+	sql      string        // the folder of the server to be driven; empty: the one that is part of this program
 }
 
-// The other timeouts follow the idle timeout.
-func (c config) empty() time.Duration    { return c.idle / 2 }
-func (c config) holding() time.Duration  { return c.idle }
-func (c config) lifetime() time.Duration { return 5 * c.idle }
+// The other timeouts follow the idle timeout, unless they are given.
+func (c config) empty() time.Duration    { return min(cmp.Or(c.unheld, c.idle/2), c.holding()) }
+func (c config) holding() time.Duration  { return min(cmp.Or(c.held, c.idle), c.idle) }
+func (c config) lifetime() time.Duration { return cmp.Or(c.life, 5*c.idle) }
 
 // window is for how long a client is told that its session is lost.
 func (c config) window() time.Duration { return c.idle * 3 / 4 }
@@ -129,35 +134,37 @@ const (
 	minIdle     = 20 * time.Millisecond
 )
 
-// Defaults. Within the shortest phase of the usual scenario sessions have the time to
-// idle out; a run against another server has no phases.
-const (
-	defaultIdle = 500 * time.Millisecond
-	sqlIdle     = 2 * time.Second
-	sqlDuration = 15 * time.Second
-)
+// sqlDuration is how long a run against another server takes, if nobody says otherwise.
+const sqlDuration = 15 * time.Second
 
 func parse(args []string, stderr io.Writer) (config, error) {
 	var c config
 	f := flag.NewFlagSet("stress", flag.ContinueOnError)
 	f.SetOutput(stderr)
+	f.StringVar((*string)(&c.level), "level", string(bothLevels), "what is driven: the store alone, a flight server with its clients, or both")
 	f.StringVar(&c.scenario, "scenario", scenario.Default, "`name` of what happens, see -list")
 	f.BoolVar(&c.list, "list", false, "print the scenarios, and do nothing else")
-	f.DurationVar(&c.duration, "duration", 0, "how long the clients drive the server; 0: as long as the scenario takes")
-	f.IntVar(&c.clients, "clients", 64, "how many clients there are, split over the kinds, such as floods, thieves, renewals, mobs")
-	f.DurationVar(&c.idle, "idle", defaultIdle, "idle timeout; the lifetime is five times that")
-	f.IntVar(&c.max, "max", 128, "maximum of sessions")
+	f.DurationVar(&c.duration, "duration", 0, "how long it takes, all in all; 0: as long as the scenario usually does")
+	f.IntVar(&c.clients, "clients", 0, "how many clients there are, split over the kinds of the scenario; 0: as many as suit the level")
+	f.DurationVar(&c.idle, "idle", 0, "idle timeout; 0: as suits the level")
+	f.DurationVar(&c.life, "lifetime", 0, "lifetime; 0: five idle timeouts")
+	f.DurationVar(&c.unheld, "empty", 0, "timeout of unconfirmed sessions that hold nothing; 0: half the idle timeout")
+	f.DurationVar(&c.held, "holding", 0, "timeout of unconfirmed sessions that hold something; 0: the idle timeout")
+	f.IntVar(&c.max, "max", 0, "maximum of sessions; 0: as suits the level")
+	f.StringVar(&c.report, "report", "", "`folder` into which a page with plots is written, and the numbers behind them")
 	f.Uint64Var(&c.seed, "seed", 0, "seed of the clients' decisions; 0: a random one, which is printed")
 	f.StringVar(&c.sql, "sqlserver", "", "`folder` of a Flight SQL server that is built, run and driven in place of the one in here, such as examples/sqlserver")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
-	given := make(map[string]bool)
-	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	if c.sql != "" && given["scenario"] {
+	if c.sql != "" && c.scenario != scenario.Default {
 		fmt.Fprintln(stderr, "stress: -scenario is ignored: with -sqlserver there are none")
 	}
-	c.complete(given)
+	if s, ok := scenario.Find(c.scenario); ok && c.duration == 0 {
+		if c.duration = s.Time; c.sql != "" {
+			c.duration = sqlDuration
+		}
+	}
 	if c.seed == 0 {
 		c.seed = max(1, rand.Uint64())
 	}
@@ -168,43 +175,47 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	return c, err
 }
 
-// complete sets what the flags have left open.
-func (c *config) complete(given map[string]bool) {
-	if s, ok := scenario.Find(c.scenario); ok && c.duration == 0 {
-		c.duration = s.Time
-	}
-	if c.sql == "" {
-		return
-	}
-	if !given["duration"] {
-		c.duration = sqlDuration
-	}
-	if !given["idle"] {
-		c.idle = sqlIdle
-	}
-}
-
 func (c config) check(rest []string) error {
+	_, known := scenario.Find(c.scenario)
 	switch {
 	case len(rest) > 0:
 		return fmt.Errorf("%q is no flag: all arguments are flags, see -help", rest[0])
-	case !c.isKnown():
+	case c.level != storeLevel && c.level != flightLevel && c.level != bothLevels:
+		return fmt.Errorf("-level %s: use store, flight or both", c.level)
+	case !known:
 		return fmt.Errorf("-scenario %s: there is no such one, see -list", c.scenario)
 	case c.duration <= 0 || c.duration > maxDuration:
 		return fmt.Errorf("-duration %s: use more than 0s and at most %s", c.duration, maxDuration)
-	case c.clients < len(kinds) || c.clients > maxClients:
-		return fmt.Errorf("-clients %d: use %d, one of each kind, to %d", c.clients, len(kinds), maxClients)
-	case c.idle < minIdle || c.idle > maxDuration:
-		return fmt.Errorf("-idle %s: use %s to %s", c.idle, minIdle, maxDuration)
-	case c.max < 1:
-		return fmt.Errorf("-max %d: use at least 1, the clients need a place", c.max)
+	}
+	for _, c := range c.levels() {
+		if err := c.checkLimits(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (c config) isKnown() bool {
-	_, ok := scenario.Find(c.scenario)
-	return ok
+// checkLimits checks what is in force at one level.
+func (c config) checkLimits() error {
+	least := len(kinds)
+	if c.level == storeLevel {
+		least = 1
+	}
+	switch {
+	case c.clients < least || c.clients > maxClients:
+		return fmt.Errorf("-clients %d: use %d to %d", c.clients, least, maxClients)
+	case c.idle < minIdle || c.idle > maxDuration:
+		return fmt.Errorf("-idle %s: use %s to %s", c.idle, minIdle, maxDuration)
+	case c.life != 0 && (c.life < c.idle || c.life > maxDuration):
+		return fmt.Errorf("-lifetime %s: use at least the idle timeout of %s and at most %s", c.life, c.idle, maxDuration)
+	case c.unheld != 0 && (c.unheld < minIdle || c.unheld > c.idle):
+		return fmt.Errorf("-empty %s: use %s to the idle timeout of %s", c.unheld, minIdle, c.idle)
+	case c.held != 0 && (c.held < max(minIdle, c.unheld) || c.held > c.idle):
+		return fmt.Errorf("-holding %s: use %s, as for those that hold nothing, to the idle timeout of %s", c.held, max(minIdle, c.unheld), c.idle)
+	case c.max < 1:
+		return fmt.Errorf("-max %d: use at least 1, the clients need a place", c.max)
+	}
+	return nil
 }
 
 func main() { os.Exit(start(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -221,6 +232,9 @@ func start(args []string, stdout, stderr *os.File) int {
 		list(stdout)
 		return 0
 	}
+	if !isChild() {
+		return supervise(c, args, stdout, stderr)
+	}
 	what, _ := scenario.Find(c.scenario)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -230,13 +244,7 @@ func start(args []string, stdout, stderr *os.File) int {
 		fmt.Fprintln(stdout, "FAILED: the run is not over long after its time, so something hangs; standard error shows where")
 		os.Exit(1)
 	})
-	var failed error
-	if c.sql != "" {
-		failed = runSQL(ctx, c, stdout, stderr)
-	} else {
-		failed = run(ctx, c, what.Phases, stdout, newProgress(stderr))
-	}
-	if failed != nil {
+	if err := c.drive(ctx, stdout, stderr); err != nil {
 		return 1
 	}
 	return 0
@@ -279,13 +287,4 @@ func eventually(d time.Duration, f func() bool) bool {
 		}
 	}
 	return true
-}
-
-// heap returns the size of what is reachable.
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC() // what sync.Pools hold goes with the second
-	var s runtime.MemStats
-	runtime.ReadMemStats(&s)
-	return s.HeapAlloc
 }

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // small is a run that is over soon, long enough for sessions to end for every
 // reason.
-var small = config{scenario: "all", duration: 1500 * time.Millisecond, clients: 16, idle: 100 * time.Millisecond, max: 20, seed: 1}
+var small = config{level: flightLevel, scenario: "all", duration: 1500 * time.Millisecond, clients: 16, idle: 100 * time.Millisecond, max: 20, seed: 1}
 
 // all is one phase with every kind of client, in which nothing goes wrong.
 func all(t *testing.T) []scenario.Phase {
@@ -35,7 +35,7 @@ func all(t *testing.T) []scenario.Phase {
 
 func TestTheStoreKeepsItsPromisesUnderAPopulationOfClients(t *testing.T) {
 	var out, shown bytes.Buffer
-	if err := run(t.Context(), small, all(t), &out, &progress{out: &shown}); err != nil {
+	if _, err := run(t.Context(), small, all(t), &out, &progress{out: &shown}); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -54,7 +54,7 @@ func TestASignalEndsARunEarlyWithTheReport(t *testing.T) {
 	defer time.AfterFunc(300*time.Millisecond, cancel).Stop()
 	c, out := small, new(bytes.Buffer)
 	c.duration = time.Hour
-	if err := run(ctx, c, all(t), out, &progress{out: io.Discard, terminal: true}); err != nil {
+	if _, err := run(ctx, c, all(t), out, &progress{out: io.Discard, terminal: true}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "\nok: ") {
@@ -155,7 +155,7 @@ func TestTheStoreKeepsItsPromisesInEveryScenario(t *testing.T) {
 			if c.scenario = s.Name; s.Name == scenario.Default {
 				c.duration *= 4 // of many phases
 			}
-			if err := run(t.Context(), c, s.Phases, out, &progress{out: io.Discard}); err != nil {
+			if _, err := run(t.Context(), c, s.Phases, out, &progress{out: io.Discard}); err != nil {
 				t.Errorf("%v\n%s", err, out.String())
 			}
 			if want := "repeat with: " + c.command() + "\n"; !strings.Contains(out.String(), want) {
@@ -166,16 +166,16 @@ func TestTheStoreKeepsItsPromisesInEveryScenario(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	c, err := parse([]string{"-scenario", "flood", "-list", "-duration", "3s", "-clients", "16", "-idle", "1s", "-max", "5", "-seed", "6", "-sqlserver", "folder"}, io.Discard)
-	if want := (config{scenario: "flood", list: true, duration: 3 * time.Second, clients: 16, idle: time.Second, max: 5, seed: 6, sql: "folder"}); c != want || err != nil {
+	c, err := parse([]string{"-level", "store", "-scenario", "flood", "-list", "-lifetime", "9s", "-empty", "200ms", "-holding", "300ms", "-report", "there", "-duration", "3s", "-clients", "16", "-idle", "1s", "-max", "5", "-seed", "6", "-sqlserver", "folder"}, io.Discard)
+	if want := (config{level: storeLevel, scenario: "flood", list: true, life: 9 * time.Second, unheld: 200 * time.Millisecond, held: 300 * time.Millisecond, report: "there", duration: 3 * time.Second, clients: 16, idle: time.Second, max: 5, seed: 6, sql: "folder"}); c != want || err != nil {
 		t.Errorf("%+v, %v, want %+v", c, err, want)
 	}
 	if c, err := parse(nil, io.Discard); err != nil || c.seed == 0 {
 		t.Errorf("seed %d, %v, want a random one", c.seed, err)
 	}
 	for _, bad := range []string{
-		"-scenario nonsense", "-duration -1s", "-duration 25h", "-clients 14", "-clients 5000", "-idle 1ms",
-		"-idle 25h", "-idle 2", "-max 0", "-max x", "-seed -1", "-nonsense", "nonsense",
+		"-level all", "-scenario nonsense", "-duration -1s", "-duration 25h", "-clients 14", "-clients 5000", "-idle 1ms",
+		"-idle 25h", "-idle 2", "-lifetime 1ms", "-empty 1h", "-empty 1ms", "-holding 1h", "-holding 1ms", "-max -1", "-max x", "-seed -1", "-nonsense", "nonsense",
 	} {
 		var said bytes.Buffer
 		if _, err := parse(strings.Fields(bad), &said); err == nil || !strings.Contains(said.String(), strings.Fields(bad)[0]) {
@@ -184,17 +184,45 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-func TestTheScenarioSaysHowLongARunTakes(t *testing.T) {
-	for args, want := range map[string]config{
-		"":                                   {scenario: "mix", duration: 20 * time.Second, idle: defaultIdle},
-		"-scenario soak":                     {scenario: "soak", duration: 10 * time.Minute, idle: defaultIdle},
-		"-scenario flood -duration 1m":       {scenario: "flood", duration: time.Minute, idle: defaultIdle},
-		"-sqlserver x":                       {scenario: "mix", sql: "x", duration: sqlDuration, idle: sqlIdle},
-		"-sqlserver x -duration 1s -idle 1s": {scenario: "mix", sql: "x", duration: time.Second, idle: time.Second},
+func TestWhatTheFlagsLeaveOpenSuitsTheScenarioAndTheLevel(t *testing.T) {
+	store := config{level: storeLevel, scenario: "mix", duration: 20 * time.Second, clients: 16, idle: 100 * time.Millisecond, max: 256}
+	flight := config{level: flightLevel, scenario: "mix", duration: 20 * time.Second, clients: 64, idle: 500 * time.Millisecond, max: 128}
+	for args, want := range map[string][]config{
+		"":                                  {with(store, 8*time.Second), with(flight, 12*time.Second)},
+		"-level store":                      {store},
+		"-level flight":                     {flight},
+		"-level flight -duration 1m":        {with(flight, time.Minute)},
+		"-level store -idle 3s -clients 99": {{level: storeLevel, scenario: "mix", duration: 20 * time.Second, clients: 99, idle: 3 * time.Second, max: 256}},
+		"-level store -scenario soak":       {{level: storeLevel, scenario: "soak", duration: 10 * time.Minute, clients: 16, idle: 100 * time.Millisecond, max: 256}},
+		"-sqlserver x":                      {{level: flightLevel, scenario: "mix", sql: "x", duration: sqlDuration, clients: 64, idle: 2 * time.Second, max: 128}},
+		"-sqlserver x -duration 1s":         {{level: flightLevel, scenario: "mix", sql: "x", duration: time.Second, clients: 64, idle: 2 * time.Second, max: 128}},
 	} {
-		want.clients, want.max, want.seed = 64, 128, 1
-		if got, err := parse(strings.Fields(args+" -seed 1"), io.Discard); got != want || err != nil {
-			t.Errorf("%q: %+v, %v, want %+v", args, got, err, want)
+		for i := range want {
+			want[i].seed = 1
+		}
+		if c, err := parse(strings.Fields(args+" -seed 1"), io.Discard); !slices.Equal(c.levels(), want) || err != nil {
+			t.Errorf("%q: %+v, %v, want %+v", args, c.levels(), err, want)
+		}
+	}
+}
+
+func with(c config, d time.Duration) config {
+	c.duration = d
+	return c
+}
+
+func TestACommandRepeatsWhatItIsPrintedFor(t *testing.T) {
+	for _, args := range []string{"", "-level store -scenario flood -idle 1s -empty 200ms -max 9", "-sqlserver x -clients 20"} {
+		c, err := parse(strings.Fields(args), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range c.levels() {
+			_, flags, _ := strings.Cut(c.command(), "./stress ")
+			again, err := parse(strings.Fields(flags), io.Discard)
+			if err != nil || len(again.levels()) != 1 || again.levels()[0].command() != c.command() {
+				t.Errorf("%q: %q, which means %q: %v", args, c.command(), again.levels()[0].command(), err)
+			}
 		}
 	}
 }

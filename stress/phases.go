@@ -13,6 +13,7 @@ import (
 	"github.com/c8e4ff29/layover/stress/internal/machine"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 	"github.com/c8e4ff29/layover/stress/internal/scenario"
+	"github.com/c8e4ff29/layover/stress/internal/series"
 )
 
 // course is the way of a run through its phases.
@@ -39,7 +40,7 @@ func newCourse(c config, p *progress) *course {
 
 // run goes through the phases until ctx ends or a promise is broken, and writes the
 // report to out. The error is the broken promise.
-func run(ctx context.Context, c config, phases []scenario.Phase, out io.Writer, p *progress) error {
+func run(ctx context.Context, c config, phases []scenario.Phase, out io.Writer, p *progress) (series.Run, error) {
 	r := newCourse(c, p)
 	shares := 0
 	for _, ph := range phases {
@@ -59,7 +60,7 @@ func run(ctx context.Context, c config, phases []scenario.Phase, out io.Writer, 
 	r.meter.took = time.Since(began)
 	p.end()
 	r.meter.report(out, c, r.Book, r.before, r.total(), r.tally)
-	return r.Verdict()
+	return c.page(r.Book, r.meter.series, began, r.meter.took, ofFlight), r.Verdict()
 }
 
 // goesThrough is one phase. It reports whether the store is alive: if it hangs, so
@@ -199,8 +200,7 @@ func (r *course) poll() (alive bool) {
 	w.probe()
 	w.poll(r.stats, time.Now())
 	r.meter.sample()
-	r.meter.gauge(r.stats)
-	r.progress.show(r.meter, r.total())
+	r.meter.gauge(r.stats, r.progress)
 	return true
 }
 

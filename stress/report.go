@@ -106,16 +106,16 @@ func (m *meter) sample() (heap, goroutines uint64) {
 	return heap, goroutines
 }
 
-// gauge takes a sample of a store if it is time for one.
-func (m *meter) gauge(s layover.Stats) {
+// gauge takes a sample of a store if it is time for one, and shows it.
+func (m *meter) gauge(s layover.Stats, p *progress) {
 	if now := time.Now(); now.Sub(m.sampled) >= m.series.Every() {
 		m.sampled = now
-		m.gaugeNow(s)
+		p.show(m.gaugeNow(s))
 	}
 }
 
-func (m *meter) gaugeNow(s layover.Stats) {
-	m.series.Sample(series.Gauges{Max: m.max, Live: s.Live, Retired: s.Retired, Closing: s.Closing, Created: s.Created, Ended: s.Ended})
+func (m *meter) gaugeNow(s layover.Stats) series.Sample {
+	return m.series.Sample(series.Gauges{Max: m.max, Live: s.Live, Retired: s.Retired, Closing: s.Closing, Created: s.Created, Ended: s.Ended})
 }
 
 // totals returns the numbers of calls and of errors so far.
@@ -133,36 +133,32 @@ func (m *meter) totals() (calls, errors uint64) {
 type progress struct {
 	out      io.Writer
 	terminal bool
-	shown    time.Time
-	calls    uint64 // when last shown
+	last     series.Sample // that was shown
 }
 
-func newProgress(f *os.File) *progress {
+func newProgress(f *os.File) *progress { return &progress{out: f, terminal: isTerminal(f)} }
+
+func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
-	return &progress{out: f, terminal: err == nil && info.Mode()&os.ModeCharDevice != 0}
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // columns is how wide anything may be.
 const columns = 100
 
-func (p *progress) show(m *meter, s layover.Stats) {
-	heap, goroutines := m.sample()
-	every, now := time.Second, time.Now()
+func (p *progress) show(s series.Sample) {
+	every := time.Second
 	if p.terminal {
 		every = 250 * time.Millisecond
 	}
-	since := now.Sub(p.shown)
-	if p.shown.IsZero() {
-		since = now.Sub(m.began)
-	}
-	if since < every {
+	if p.last.At > 0 && s.At-p.last.At < every {
 		return
 	}
-	calls, errors := m.totals()
+	since := s.At - p.last.At
 	line := fmt.Sprintf("%3.0fs live %d/%d new %s  %s  %s/s err %s  %d MiB %d gor",
-		now.Sub(m.began).Seconds(), s.Live, m.max, short(s.Created), ended(s.Ended, brief, short, " "),
-		short(uint64(float64(calls-p.calls)/since.Seconds())), short(errors), heap>>20, goroutines)
-	p.shown, p.calls = now, calls
+		s.At.Seconds(), s.Live, s.Max, short(s.Created), ended(s.Ended, brief, short, " "),
+		short(uint64(float64(s.Calls-p.last.Calls)/since.Seconds())), short(s.Errors), s.Heap>>20, s.Goroutines)
+	p.last = s
 	line = line[:min(len(line), columns)]
 	if p.terminal {
 		fmt.Fprintf(p.out, "\r%-*s", columns-1, line[:min(len(line), columns-1)])
@@ -198,9 +194,7 @@ func brief(r layover.Reason) string { return r.String()[:3] }
 // report writes everything that is known in the end.
 func (m *meter) report(out io.Writer, c config, b *promise.Book, before baseline, s layover.Stats, t *tally) {
 	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	line("stress: %s, %d clients for %.1fs of %s, idle timeout %s, lifetime %s, at most %d sessions", c.scenario, c.clients, m.took.Seconds(), c.duration, c.idle, c.lifetime(), c.max)
-	line("repeat with: %s\n", c.command())
-
+	c.heading(line, m.took)
 	line("%-22s %10s %10s %10s", "clients", "number", "rounds", "calls")
 	for k, kind := range kinds {
 		if t.number[k] > 0 {
@@ -219,7 +213,14 @@ func (m *meter) report(out io.Writer, c config, b *promise.Book, before baseline
 	}
 	line("%-13s %s at the start, %s at the peak, %s at the end", "heap", size(before.heap), size(m.peakHeap), size(m.heap))
 	line("%-13s %d at the start, %d at the peak, %d at the end", "goroutines", before.goroutines, m.peakGoroutines, m.goroutines)
-	m.verdicts(line, b, c.command(), s.Created, ofFlight)
+	verdicts(line, b, c.command(), summary{m.took, m.calls, s.Created}, ofFlight)
+}
+
+// heading says what the run was.
+func (c config) heading(line func(string, ...any), took time.Duration) {
+	line("stress: %s, level %s, %d clients for %.1fs of %s", c.scenario, c.level, c.clients, took.Seconds(), c.duration)
+	line("idle timeout %s, lifetime %s, unconfirmed %s and %s, at most %d sessions", c.idle, c.lifetime(), c.empty(), c.holding(), c.max)
+	line("repeat with: %s\n", c.command())
 }
 
 // command returns what does the run again.
@@ -228,9 +229,9 @@ func (c config) command() string {
 	if raceDetector {
 		run += " -race"
 	}
-	what := "-scenario " + c.scenario
-	if c.sql != "" {
-		what = "-sqlserver " + c.sql
+	what := "-sqlserver " + c.sql
+	if c.sql == "" {
+		what = fmt.Sprintf("-level %s -scenario %s -lifetime %s -empty %s -holding %s", c.level, c.scenario, c.lifetime(), c.empty(), c.holding())
 	}
 	return fmt.Sprintf("%s ./stress %s -duration %s -clients %d -idle %s -max %d -seed %d", run, what, c.duration, c.clients, c.idle, c.max, c.seed)
 }
@@ -264,8 +265,14 @@ func (m *meter) errorList() string {
 	return strings.Join(parts, ", ")
 }
 
+// summary is how much there was.
+type summary struct {
+	took            time.Duration
+	calls, sessions uint64
+}
+
 // verdicts lists the promises that a run is about.
-func (m *meter) verdicts(line func(string, ...any), b *promise.Book, command string, sessions uint64, about func(promise.Promise) bool) {
+func verdicts(line func(string, ...any), b *promise.Book, command string, s summary, about func(promise.Promise) bool) {
 	line("\n%-12s %10s   %s", "promises", "checks", "")
 	held, first := 0, ""
 	if err := b.Verdict(); err != nil {
@@ -287,7 +294,7 @@ func (m *meter) verdicts(line func(string, ...any), b *promise.Book, command str
 		line("  %-10s %10s   %s", verdict, count(b.Checks(p)), p)
 	}
 	if first == "" {
-		line("\nok: %d promises held in %.1fs, with %s calls and %s sessions", held, m.took.Seconds(), count(m.calls), count(sessions))
+		line("\nok: %d promises held in %.1fs, with %s calls and %s sessions", held, s.took.Seconds(), count(s.calls), count(s.sessions))
 		return
 	}
 	for _, p := range promise.All() {

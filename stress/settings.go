@@ -112,6 +112,17 @@ func extreme[T cmp.Ordered](w *watch, since time.Time, of func(config) T, choose
 	return found
 }
 
+// hasChanged reports whether other settings may have come into force since then. The
+// caller holds the mutex.
+func (w *watch) hasChanged(since time.Time) bool {
+	for _, s := range w.settings[:len(w.settings)-1] {
+		if s.till.IsZero() || !s.till.Before(since) {
+			return true
+		}
+	}
+	return false
+}
+
 // longestUnused returns for how long at most a session may have been unused, since
 // then, and be handed out.
 func (w *watch) longestUnused(since time.Time) time.Duration {

@@ -163,5 +163,5 @@ func (p *sqlPopulation) report(out io.Writer, last sqlNumbers) {
 	p.meter.table(line)
 	line("\n%-13s %s", "errors", p.meter.errorList())
 	line("%-13s created %s", "sessions", count(uint64(last.Created)))
-	p.meter.verdicts(line, p.Book, p.command(), uint64(last.Created), ofSQL)
+	verdicts(line, p.Book, p.command(), summary{p.meter.took, p.meter.calls, uint64(last.Created)}, ofSQL)
 }

@@ -6,7 +6,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -48,11 +47,6 @@ type watch struct {
 	probed      time.Time     // when the probe that is on its way began
 	late        time.Duration // by how much polls and probes were late lately
 }
-
-// baseline is what there was before anything was started.
-type baseline struct{ goroutines, heap uint64 }
-
-func newBaseline() baseline { return baseline{uint64(runtime.NumGoroutine()), heap()} }
 
 // newWatch returns the watch of one store, which writes into the book of the run.
 func newWatch(c config, b *promise.Book, before baseline) *watch {
@@ -322,7 +316,8 @@ func (w *watch) refused(c *call, err error) {
 	if w.refusedInTheEnd(err) || c.allot != nil && w.outOfQuota(c, err) {
 		return
 	}
-	if w.Expect(promise.Answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err) {
+	full := w.Expect(promise.Answered, errors.Is(err, layover.ErrFull), "a call got no session, expected one, or that the store is full: %v", err)
+	if full && !w.hasChanged(c.asked) { // when the maximum is lowered, nobody gets in before there is room
 		places := least(w, c.asked, maximum) - w.mostNamed
 		w.Expect(promise.Answered, w.peak > places, "a call got no session since all places are in use, but at most %d calls ran at once on %d places", w.peak, places)
 	}
@@ -348,11 +343,12 @@ func (w *watch) closed(f layover.Fingerprint, canceled bool, now time.Time) {
 	r.tornAt = now
 	w.counts.closed++
 	delete(w.unclosed, r)
-	if !r.created { // it was refused, or its events are on their way
+	switch {
+	case r.ended:
+		w.tellLag(r)
+	case !r.created && r.calls == 0: // it was refused
 		r.endedAt = now
 		w.ends = append(w.ends, r)
-	} else if r.ended {
-		w.tellLag(r)
 	}
 	w.Expect(promise.ClosedOnce, r.closes == 1, "session %s was closed %d times, expected once", f, r.closes)
 	if r.inside == 0 || !w.ending.mayKill(now) {
@@ -398,7 +394,8 @@ func (w *watch) forget(now time.Time) {
 		r := w.ends[0]
 		w.ends[0] = nil
 		w.ends = w.ends[1:]
-		if _, open := w.unclosed[r]; r.running > 0 || open {
+		_, open := w.unclosed[r]
+		if coming := r.created && !r.ended; r.running > 0 || open || coming {
 			w.ends = append(w.ends, r) // later
 			return
 		}
@@ -462,12 +459,6 @@ func (w *watch) forgotten(f layover.Fingerprint) (layover.Reason, bool) {
 	return r.reason, r.ended && w.counts.ended-r.nth >= each
 }
 
-// leftHeap returns by how much the heap may have grown in the end: the store
-// remembers some 16,000 ended sessions, the histograms and gRPC keep buffers,
-// for each connection, too. It does not depend on how long a run takes, so a
-// leak shows in a long one.
-func (c config) leftHeap() uint64 { return 8<<20 + uint64(c.clients)<<13 }
-
 // leaks looks for sessions that were never closed.
 func (w *watch) leaks(all []*record) {
 	for _, r := range all {
@@ -500,8 +491,6 @@ func (w *watch) settle(s layover.Stats, m *meter) {
 	w.Expect(promise.ClosedOnce, n.opened == n.closed, "%d resources were opened and %d closed, expected the same number", n.opened, n.closed)
 	w.sessions, w.ends, w.live, w.unclosed, w.owned, w.newest = nil, nil, nil, nil, nil, nil // they are not a leak
 	w.mu.Unlock()
-	eventually(5*promise.Grace, func() bool { return uint64(runtime.NumGoroutine()) <= w.before.goroutines })
-	m.goroutines, m.heap = uint64(runtime.NumGoroutine()), heap()
-	w.Expect(promise.Clean, m.goroutines <= w.before.goroutines, "%d goroutines are left after the shutdown, expected at most %d as at the start", m.goroutines, w.before.goroutines)
-	w.Expect(promise.Clean, m.heap <= w.before.heap+w.leftHeap(), "the heap grew from %s to %s, expected at most %s more", size(w.before.heap), size(m.heap), size(w.leftHeap()))
+	after := w.before.settle(w.Book, w.leftHeap())
+	m.goroutines, m.heap = after.goroutines, after.heap
 }

@@ -732,6 +732,22 @@ func TestTheWatchForgetsWhatIsOver(t *testing.T) {
 	}
 }
 
+func TestTheWatchRemembersWhatItsEventsAreLateOf(t *testing.T) {
+	for name, closes := range map[string]func(*story){
+		"of a session that a call has had": func(s *story) { s.makes(&call{start: s.now}, a) },
+		"of one that has only begun":       func(*story) {},
+	} {
+		s := newStory()
+		s.opened(a)
+		closes(s)
+		s.after(time.Second).closed(a, false, s.now)
+		s.created(a).after(time.Hour).poll(layover.Stats{})
+		if len(s.sessions[a]) != 1 || !s.sessions[a][0].created {
+			t.Errorf("%s: it is forgotten before its end was reported", name)
+		}
+	}
+}
+
 func TestTheReportNamesABrokenPromiseLast(t *testing.T) {
 	s, m, out := newStory(), newMeter(storyLimits), new(bytes.Buffer)
 	s.created(a).created(a)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/stress/internal/lateness"
+	"github.com/c8e4ff29/layover/stress/internal/machine"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 	"github.com/c8e4ff29/layover/stress/internal/scenario"
 	"github.com/c8e4ff29/layover/stress/internal/series"
@@ -35,12 +36,12 @@ type Config struct {
 	Idle, Lifetime, Empty, Holding time.Duration
 	Max                            int
 	Seed                           uint64
-	Pictures                       string                             // the folder for those of histories; empty: the one for temporary files
-	Show                           func(series.Sample, layover.Stats) // how it goes, every [PollEvery]; nil: nobody is told
+	Pictures                       string              // the folder for those of histories; empty: the one for temporary files
+	Show                           func(series.Sample) // how it goes; nil: nobody is told
 }
 
-// PollEvery is how often a run looks at the store from outside.
-const PollEvery = 100 * time.Millisecond
+// pollEvery is how often a run looks at the store from outside.
+const pollEvery = 100 * time.Millisecond
 
 // Result is what a run was.
 type Result struct {
@@ -66,6 +67,7 @@ type run struct {
 	longest  time.Duration // for that a lease is held
 	weighs   bool          // sessions take bytes
 	began    time.Time
+	sampled  time.Time // when that was last done
 	late     *lateness.Meter
 	recorder *series.Recorder
 	calls    atomic.Uint64
@@ -80,7 +82,7 @@ type run struct {
 // which the book tells.
 func Run(ctx context.Context, c Config, b *promise.Book, rec *series.Recorder) Result {
 	r := &run{
-		Config: c, Book: b, recorder: rec, began: time.Now(), late: lateness.New(PollEvery),
+		Config: c, Book: b, recorder: rec, began: time.Now(), late: lateness.New(pollEvery),
 		limits:  limits{idle: c.Idle, lifetime: c.Lifetime, empty: c.Empty, holding: c.Holding, max: c.Max, bytes: int64(c.Max) << 10},
 		longest: 4 * c.Idle,
 		crowds:  make(map[string]*Crowd),
@@ -135,7 +137,6 @@ func (r *run) open() *life {
 		return nil
 	}
 	r.refusals.Store(0)
-	r.recorder.NewStore()
 	return l
 }
 
@@ -144,6 +145,8 @@ func (r *run) close(l *life) {
 	l.faults().relieve()
 	if r.alive(func() { l.stop(r.Patience()) }, r.Patience()+promise.Grace) {
 		s := l.store.Stats()
+		r.sample(l, s)
+		r.recorder.NewStore()
 		r.result.Created += s.Created
 		for i, n := range s.Ended {
 			r.result.Ended[i] += n
@@ -179,6 +182,7 @@ func (r *run) phase(ctx context.Context, l *life, nth int, p scenario.Phase, d t
 	for _, c := range all {
 		wait.Go(func() { r.live(within, c.client, c.kind) })
 	}
+	wait.Go(func() { machine.Impair(within, p.Faults) })
 	if p.Faults.Has(scenario.Reconfigured) {
 		wait.Go(func() { r.change(within, l, nth) })
 	}
@@ -266,7 +270,7 @@ func (r *run) change(ctx context.Context, l *life, nth int) {
 func (r *run) watch(ctx context.Context, l *life, all []member, d time.Duration) {
 	over := time.NewTimer(d)
 	defer over.Stop()
-	tick := time.NewTicker(PollEvery)
+	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -304,9 +308,16 @@ func (r *run) poll(l *life, all []member) {
 		}
 	}
 	l.each(func(s *session) { s.review(now, r.late.Allowance()) })
-	sample := r.recorder.Sample(series.Gauges{Max: l.limits.now().max, Live: s.Live, Retired: s.Retired, Closing: s.Closing, Created: s.Created, Ended: s.Ended})
+	if now.Sub(r.sampled) >= r.recorder.Every() {
+		r.sampled = now
+		r.sample(l, s)
+	}
+}
+
+func (r *run) sample(l *life, s layover.Stats) {
+	now := r.recorder.Sample(series.Gauges{Max: l.limits.now().max, Live: s.Live, Retired: s.Retired, Closing: s.Closing, Created: s.Created, Ended: s.Ended})
 	if r.Show != nil {
-		r.Show(sample, s)
+		r.Show(now)
 	}
 }
 
@@ -324,6 +335,8 @@ func (s *session) review(now time.Time, allowance time.Duration) {
 	if idle && !over && unused > longest+late {
 		ok := l.events.seen.Load()+backlog/2 < l.added.Load() // the event may be on its way
 		l.Expect(promise.Prompt, ok, "session %s is there %s after its last use, expected less than %s", s, unused, longest+late)
+	} else {
+		l.Expect(promise.Prompt, true, "")
 	}
 	if free && !l.faults().delays() {
 		l.Expect(promise.Prompt, since < allowance, "session %s ended %s ago and was not closed yet, expected less than %s", s, since, allowance)
@@ -336,7 +349,7 @@ func (r *run) idles(ctx context.Context, l *life) {
 	idle, _ := l.limits.since(r.began)
 	end := time.Now().Add(idle.idle + idle.resolution() + r.late.Allowance())
 	for l.store.Len() > 0 && time.Now().Before(end) {
-		if r.watch(ctx, l, nil, PollEvery+1); ctx.Err() != nil {
+		if r.watch(ctx, l, nil, pollEvery+1); ctx.Err() != nil {
 			return
 		}
 		end = later(end, time.Now().Add(r.late.Allowance()-promise.Grace))

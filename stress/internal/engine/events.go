@@ -25,7 +25,13 @@ type events struct {
 	sources     map[string]*crowd
 	created     uint64
 	ended       layover.Ends
-	over        string // what is too many, unless the next event takes one away
+	over        excess // unless the next event takes one away
+}
+
+// excess is what is too many, and of which promise.
+type excess struct {
+	of   promise.Promise
+	what string
 }
 
 // crowd is how many live sessions a source has.
@@ -93,10 +99,10 @@ func (l *life) observe(ev layover.Event) {
 func (e *events) take(ev layover.Event) {
 	e.mu.Lock()
 	t, over := e.trails[ev.Fingerprint], e.over
-	e.over = ""
+	e.over = excess{}
 	e.mu.Unlock()
 	if ev.Reason != layover.ReasonRenamed && ev.Reason != layover.ReasonReplaced {
-		e.life.Expect(promise.Bounded, over == "", "%s", over)
+		e.life.Expect(over.of, over.what == "", "%s", over.what)
 	}
 	if !e.life.Expect(promise.Ordered, t != nil, "session %s was reported (%s) that nobody had stored, or that had ended already", ev.Fingerprint, ev.Kind) {
 		return
@@ -136,12 +142,15 @@ func (e *events) creates(t *trail, ev layover.Event) {
 	}
 	_, most := l.limits.since(ev.At.Add(-slack))
 	l.Expect(promise.Ordered, !twice, "session %s was created twice, expected once", ev.Fingerprint)
-	over := ""
+	over := excess{}
 	switch {
 	case live > most.max:
-		over = fmt.Sprintf("%d sessions were live at once, expected at most %d", live, most.max)
+		over.what = fmt.Sprintf("%d sessions were live at once, expected at most %d", live, most.max)
 	case t.source == mobSource && own > mobQuota:
-		over = fmt.Sprintf("a source had %d sessions, expected at most its quota of %d", own, mobQuota)
+		over = excess{promise.Allotted, fmt.Sprintf("a source had %d sessions, expected at most its quota of %d", own, mobQuota)}
+	}
+	if t.source == mobSource {
+		l.Expect(promise.Allotted, true, "")
 	}
 	e.mu.Lock()
 	e.over = over // the one that was renamed or replaced is reported just after
@@ -267,7 +276,7 @@ func (e *events) judgeEnd(s *layover.Stats) {
 	created, ended, live, sum, over := e.created, e.ended, e.live, e.ended.Total(), e.over
 	e.mu.Unlock()
 	l := e.life
-	l.Expect(promise.Bounded, over == "", "%s", over)
+	l.Expect(over.of, over.what == "", "%s", over.what)
 	l.Expect(promise.Ordered, s.EventsDropped == 0, "%d events were dropped, expected none", s.EventsDropped)
 	l.Expect(promise.Ordered, live == 0 && created == sum, "%d sessions were reported as created and %d as ended, expected the same number", created, sum)
 	l.Expect(promise.Ordered, created == s.Created && ended == s.Ended, "the store counts %d created sessions and the ends %v, but reported %d and %v", s.Created, s.Ended, created, ended)

@@ -17,7 +17,7 @@ import (
 // quiet checks that an empty store has no goroutine and no timer that goes off.
 func (r *run) quiet() {
 	var left string
-	for end := time.Now().Add(r.late.Allowance()); ; time.Sleep(PollEvery / 10) {
+	for end := time.Now().Add(r.late.Allowance()); ; time.Sleep(pollEvery / 10) {
 		if left = own(); left == "" || time.Now().After(end) {
 			break
 		}
@@ -27,7 +27,7 @@ func (r *run) quiet() {
 	if !known {
 		return
 	}
-	const while = PollEvery
+	const while = pollEvery
 	time.Sleep(while)
 	after, _ := created()
 	// A timer that ticks starts a goroutine each time.

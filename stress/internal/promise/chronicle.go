@@ -15,7 +15,8 @@ import (
 // owner's.
 type chronicle struct {
 	pasts map[layover.Fingerprint]*past
-	order []layover.Fingerprint // in which they were first heard of
+	order []layover.Fingerprint // in which they were first heard of, a ring
+	first int                   // in the ring, once it is full
 }
 
 // So much is remembered: the latest happenings of the latest sessions.
@@ -39,15 +40,7 @@ type happening struct {
 func (c *chronicle) note(f layover.Fingerprint, at time.Time, what string) {
 	p := c.pasts[f]
 	if p == nil {
-		if len(c.order) == maxPasts {
-			delete(c.pasts, c.order[0])
-			c.order = append(c.order[:0], c.order[1:]...)
-		}
-		if c.pasts == nil {
-			c.pasts = make(map[layover.Fingerprint]*past)
-		}
-		p = new(past)
-		c.pasts[f], c.order = p, append(c.order, f)
+		p = c.add(f)
 	}
 	h := happening{at, what}
 	if len(p.happenings) < maxHappenings {
@@ -57,6 +50,23 @@ func (c *chronicle) note(f layover.Fingerprint, at time.Time, what string) {
 	p.happenings[p.next] = h
 	p.next = (p.next + 1) % maxHappenings
 	p.forgotten++
+}
+
+// add makes room for one more session.
+func (c *chronicle) add(f layover.Fingerprint) *past {
+	if c.pasts == nil {
+		c.pasts = make(map[layover.Fingerprint]*past)
+	}
+	if len(c.order) < maxPasts {
+		c.order = append(c.order, f)
+	} else {
+		delete(c.pasts, c.order[c.first])
+		c.order[c.first] = f
+		c.first = (c.first + 1) % maxPasts
+	}
+	p := new(past)
+	c.pasts[f] = p
+	return p
 }
 
 // of returns what is known of a session, a line a happening, with the time since

@@ -41,10 +41,11 @@ const (
 //
 // It keeps at most 1000 samples. When there are more, each two neighbours are
 // merged into one, and from then on every sample covers twice as many intervals. A
-// merged sample ends when the later one did and has its totals. Its gauges are the
-// larger of both, each for itself, so that peaks stay and Live and Retired may be of
-// different moments. N of its spreads is the sum, and the percentiles and Max are
-// the larger of both: the true ones of both intervals together are no higher.
+// merged sample ends when the later one did and has its totals. Max, Live and Retired
+// are those of the moment at which more places were taken, as they have a meaning only
+// together. Every other gauge is the larger of both. N of its spreads is the sum, and
+// the percentiles and Max are the larger of both: the true ones of both intervals
+// together are no higher.
 type Recorder struct {
 	began time.Time
 	every time.Duration
@@ -227,9 +228,9 @@ func (r *Recorder) Marks() []Mark {
 
 // merge returns one sample for two neighbours. See [Recorder].
 func merge(a, b Sample) Sample {
-	b.Max = max(a.Max, b.Max)
-	b.Live = max(a.Live, b.Live)
-	b.Retired = max(a.Retired, b.Retired)
+	if a.Live+a.Retired > b.Live+b.Retired {
+		b.Max, b.Live, b.Retired = a.Max, a.Live, a.Retired
+	}
 	b.Closing = max(a.Closing, b.Closing)
 	b.Goroutines = max(a.Goroutines, b.Goroutines)
 	b.Heap = max(a.Heap, b.Heap)

@@ -201,13 +201,14 @@ func summary(all []Sample) Sample {
 			*of(&s) = max(*of(&s), *of(&all[i]))
 		}
 	}
-	most(func(s *Sample) *int { return &s.Max })
-	most(func(s *Sample) *int { return &s.Live })
-	most(func(s *Sample) *int { return &s.Retired })
 	most(func(s *Sample) *int { return &s.Closing })
 	most(func(s *Sample) *int { return &s.Goroutines })
 	s.Latency, s.Lag = Spread{}, Spread{}
-	for _, one := range all {
+	for i := range all {
+		one := all[len(all)-1-i]
+		if one.Live+one.Retired > s.Live+s.Retired {
+			s.Max, s.Live, s.Retired = one.Max, one.Live, one.Retired
+		}
 		s.Heap = max(s.Heap, one.Heap)
 		for _, sum := range []struct{ sum, one *Spread }{{&s.Latency, &one.Latency}, {&s.Lag, &one.Lag}} {
 			sum.sum.N += sum.one.N

@@ -28,9 +28,9 @@ type Run struct {
 
 // Check is what became of one promise.
 type Check struct {
-	Promise string
-	Times   uint64 // that it was put to the test; zero: it was not
-	Broken  string // empty: it held
+	Promise string `json:"promise"`
+	Times   uint64 `json:"times"`  // that it was put to the test; zero: it was not
+	Broken  string `json:"broken"` // empty: it held
 }
 
 // Mark is a moment that explains what the samples show, such as a phase that begins.
