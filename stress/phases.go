@@ -47,11 +47,11 @@ func run(ctx context.Context, c config, phases []scenario.Phase, out io.Writer, 
 		shares += ph.Share
 	}
 	began, alive := time.Now(), true
-	for i, ph := range phases {
+	for _, ph := range phases {
 		if ctx.Err() != nil || !alive || r.Verdict() != nil {
 			break
 		}
-		r.meter.series.Mark(fmt.Sprintf("phase %d: %s; then the store %s", i+1, ph.Faults, ph.End))
+		r.meter.series.Mark(fmt.Sprintf("%s: %s; then the store %s", ph.Name, ph.Faults, ph.End))
 		alive = r.goesThrough(ctx, ph, c.duration*time.Duration(ph.Share)/time.Duration(shares))
 	}
 	if alive && r.server != nil {

@@ -58,7 +58,8 @@ func supervise(c config, args []string, stdout, stderr *os.File) int {
 		fmt.Fprintln(stderr, "stress:", err)
 		return 1
 	}
-	defer forward(cmd.Process, stderr)()
+	stop := forward(cmd.Process, stderr)
+	defer stop()
 	text, _ := io.ReadAll(crash)
 	return c.verdictOf(cmd.Wait(), string(text), stdout)
 }

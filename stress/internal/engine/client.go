@@ -92,7 +92,7 @@ func (c *client) addAs(s *session, n *name, o layover.Origin, f func(*session) (
 	if s.n%4 == 0 {
 		s.ctx = got.Context()
 	}
-	s.history.note("added", c.id, 0)
+	s.history.note("added", c.id)
 	s.mu.Unlock()
 	s.uses(asked, c.id)
 	c.within(asked)
@@ -120,7 +120,7 @@ func (c *client) refused(s *session, n *name, err error) {
 	came := c.events.forget(n)
 	s.mu.Lock()
 	s.refused, s.gone = true, time.Now()
-	s.history.note("refused", c.id, 0)
+	s.history.note("refused", c.id)
 	s.mu.Unlock()
 	c.run.refusals.Add(1)
 	c.Expect(promise.ClosedOnce, s.closes.Load() == 0, "session %s was closed, but the store had refused it", s)
@@ -202,7 +202,7 @@ func (l *lease) release() {
 	s.touched(began, c.stopped(nil))
 	n.pending.Add(-1)
 	c.ends()
-	c.life.settled(s)
+	c.settled(s)
 }
 
 // confirms has the session confirmed, by its lease.

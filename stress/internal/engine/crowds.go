@@ -307,7 +307,7 @@ func (c *client) renames(l *lease) bool {
 	}
 	s.mu.Lock()
 	s.name = next
-	s.history.note("renamed, was "+old.mark.String(), c.id, 0)
+	s.history.note("renamed, was "+old.mark.String(), c.id)
 	s.mu.Unlock()
 	_, err = c.store.Peek(old.id)
 	c.Expect(promise.Renewed, err != nil, "session %s was found by the ID that it had before it was renamed", s)

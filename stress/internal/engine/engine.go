@@ -173,7 +173,7 @@ func (r *run) alive(f func(), patience time.Duration) bool {
 // phase has the crowds of a phase at the store for so long, and then does what is
 // its end.
 func (r *run) phase(ctx context.Context, l *life, nth int, p scenario.Phase, d time.Duration) {
-	r.recorder.Mark(fmt.Sprintf("phase %d: %s", nth+1, p.Faults))
+	r.recorder.Mark(fmt.Sprintf("%s: %s", p.Name, p.Faults))
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.suffer(p.Faults)
@@ -220,7 +220,7 @@ func (r *run) gather(l *life, nth int, crowds []scenario.Crowd) (all []member) {
 		n := max(1, r.Clients*c.Share/total)
 		for range n {
 			id := len(all) + 1
-			rng := rand.New(rand.NewPCG(r.Seed, uint64(nth)<<32|uint64(id))) //nolint:gosec // it is to be repeated
+			rng := rand.New(rand.NewPCG(r.Seed, uint64(nth)<<32|uint64(id)))
 			all = append(all, member{&client{life: l, id: id, rng: rng, source: fmt.Sprint("client", id)}, find(c.Kind)})
 		}
 		if r.crowds[c.Kind] == nil {
@@ -259,7 +259,7 @@ func (r *run) live(ctx context.Context, c *client, k kind) {
 
 // change changes the limits until ctx ends, and puts them back.
 func (r *run) change(ctx context.Context, l *life, nth int) {
-	c := &client{life: l, rng: rand.New(rand.NewPCG(r.Seed, uint64(nth)<<32))} //nolint:gosec // it is to be repeated
+	c := &client{life: l, rng: rand.New(rand.NewPCG(r.Seed, uint64(nth)<<32))}
 	for pause(ctx, r.Idle/4) {
 		c.reconfigure()
 	}

@@ -54,6 +54,15 @@ type trail struct {
 	live, confirmed bool
 }
 
+// who returns what stands for it in a sentence: the session, which has a history, or
+// the mark that several share.
+func (t *trail) who() any {
+	if t.session != nil {
+		return t.session
+	}
+	return t.name.mark
+}
+
 func newEvents(l *life) events {
 	return events{life: l, trails: make(map[layover.Fingerprint]*trail), sources: make(map[string]*crowd)}
 }
@@ -111,7 +120,7 @@ func (e *events) take(ev layover.Event) {
 	case layover.EventCreated:
 		e.creates(t, ev)
 	case layover.EventConfirmed:
-		e.confirms(t, ev)
+		e.confirms(t)
 	case layover.EventEnded:
 		e.ends(t, ev)
 	}
@@ -138,10 +147,10 @@ func (e *events) creates(t *trail, ev layover.Event) {
 	e.mu.Unlock()
 	e.seen.Add(1)
 	if t.session != nil {
-		t.session.note("created", 0, 0)
+		t.session.note("created", 0)
 	}
 	_, most := l.limits.since(ev.At.Add(-slack))
-	l.Expect(promise.Ordered, !twice, "session %s was created twice, expected once", ev.Fingerprint)
+	l.Expect(promise.Ordered, !twice, "session %s was created twice, expected once", t.who())
 	over := excess{}
 	switch {
 	case live > most.max:
@@ -161,7 +170,7 @@ func (e *events) creates(t *trail, ev layover.Event) {
 // coarse.
 const slack = 2 * time.Millisecond
 
-func (e *events) confirms(t *trail, ev layover.Event) {
+func (e *events) confirms(t *trail) {
 	e.mu.Lock()
 	ok := t.live && !t.confirmed
 	t.confirmed = true
@@ -170,9 +179,9 @@ func (e *events) confirms(t *trail, ev layover.Event) {
 		e.sources[t.source].unconfirmed--
 	}
 	e.mu.Unlock()
-	e.life.Expect(promise.Ordered, ok, "session %s was confirmed, expected once, after its creation and before its end", ev.Fingerprint)
+	e.life.Expect(promise.Ordered, ok, "session %s was confirmed, expected once, after its creation and before its end", t.who())
 	if t.session != nil {
-		t.session.note("confirmed", 0, 0)
+		t.session.note("confirmed", 0)
 	}
 }
 
@@ -181,7 +190,7 @@ func (e *events) ends(t *trail, ev layover.Event) {
 	e.mu.Lock()
 	ok := t.live
 	e.mu.Unlock()
-	if !l.Expect(promise.Ordered, ok, "session %s ended (%s), expected that after its creation", ev.Fingerprint, ev.Reason) {
+	if !l.Expect(promise.Ordered, ok, "session %s ended (%s), expected that after its creation", t.who(), ev.Reason) {
 		return
 	}
 	if ev.Reason == layover.ReasonCapacity {
@@ -219,7 +228,7 @@ func (s *session) reported(t *trail, ev layover.Event) {
 		s.reason, s.endedAt = ev.Reason, ev.At
 	}
 	ended := s.ended
-	s.history.note("ended ("+ev.Reason.String()+")", 0, 0)
+	s.history.note("ended ("+ev.Reason.String()+")", 0)
 	s.mu.Unlock()
 	l.Expect(promise.ClosedOnce, ended <= 1, "session %s was reported to have ended %d times, expected once", s, ended)
 	s.justified(ev.Reason, began, ev.At, leased)
@@ -261,12 +270,12 @@ func (e *events) assured(t *trail, ev layover.Event) {
 	if t.session != nil && t.session.size > 0 {
 		return // it may have left for the bytes that it takes
 	}
-	l.Expect(promise.NotEarly, live+inUse >= least.max, "session %s was evicted with %d live sessions and at most %d retired ones, expected only when %d places are taken", ev.Fingerprint, live, inUse, least.max)
+	l.Expect(promise.NotEarly, live+inUse >= least.max, "session %s was evicted with %d live sessions and at most %d retired ones, expected only when %d places are taken", t.who(), live, inUse, least.max)
 	l.Expect(promise.Assured, worse.live == 0, "session %s (confirmed: %t), of a source with %d sessions, %d of them unconfirmed, was evicted while another source had %d and %d",
-		ev.Fingerprint, t.confirmed, own.live, own.unconfirmed, worse.live, worse.unconfirmed)
+		t.who(), t.confirmed, own.live, own.unconfirmed, worse.live, worse.unconfirmed)
 	if few := max(8, most.max/64) + inUse; t.confirmed {
 		ok := unconfirmed < few || newest < own.live+inUse
-		l.Expect(promise.Assured, ok, "confirmed session %s was evicted while %d unconfirmed ones were there, of a source with %d, expected only with fewer than %d", ev.Fingerprint, unconfirmed, newest, few)
+		l.Expect(promise.Assured, ok, "confirmed session %s was evicted while %d unconfirmed ones were there, of a source with %d, expected only with fewer than %d", t.who(), unconfirmed, newest, few)
 	}
 }
 

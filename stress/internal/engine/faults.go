@@ -53,11 +53,11 @@ func (f *faulty) close(s *session, _ int32) error {
 		f.callBack(s)
 	}
 	if has(scenario.SlowClosers, 16) {
-		time.Sleep(time.Duration(way>>8%uint64(4*time.Millisecond) + 1)) //nolint:gosec // it fits
+		time.Sleep(time.Duration(way>>8%uint64(4*time.Millisecond) + 1))
 	}
 	if has(scenario.HangingClosers, 32) {
 		if f.hung.Add(1) <= mostHung {
-			s.note("its Close hangs", 0, 0)
+			s.note("its Close hangs", 0)
 			<-f.over
 		}
 	}

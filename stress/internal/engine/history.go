@@ -18,15 +18,14 @@ type history struct {
 const remembered = 24
 
 type happening struct {
-	at     time.Time
-	what   string
-	by     int           // the client; 0: the store
-	number time.Duration // zero: none
+	at   time.Time
+	what string
+	by   int // the client; 0: the store
 }
 
 // note adds what has happened now.
-func (h *history) note(what string, by int, number time.Duration) {
-	h.all[h.n%remembered] = happening{time.Now(), what, by, number}
+func (h *history) note(what string, by int) {
+	h.all[h.n%remembered] = happening{time.Now(), what, by}
 	h.n++
 }
 
@@ -42,11 +41,7 @@ func (h *history) tell(began time.Time) string {
 		if e.by > 0 {
 			who = fmt.Sprint("client ", e.by)
 		}
-		fmt.Fprintf(&b, "%12.6fs  %-10s  %s", e.at.Sub(began).Seconds(), who, e.what)
-		if e.number != 0 {
-			fmt.Fprintf(&b, " %s", e.number)
-		}
-		b.WriteByte('\n')
+		fmt.Fprintf(&b, "%12.6fs  %-10s  %s\n", e.at.Sub(began).Seconds(), who, e.what)
 	}
 	return b.String()
 }

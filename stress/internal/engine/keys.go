@@ -108,7 +108,7 @@ func (c *client) keys(ctx context.Context) {
 		began   = time.Now()
 	)
 	for who := range clientsOfIDs {
-		rng := rand.New(rand.NewPCG(c.rng.Uint64(), uint64(who))) //nolint:gosec // it is to be repeated
+		rng := rand.New(rand.NewPCG(c.rng.Uint64(), uint64(who)))
 		all.Go(func() {
 			for i := range callsOfEach {
 				in := visit{visits[rng.IntN(len(visits))], rng.IntN(idsOfKeys), who*1000 + i + 1}

@@ -93,7 +93,7 @@ const secret = "5ecre7"
 // name returns an ID of its own, with something in it to tell it by. Some are
 // longer than those that the store keeps in their places.
 func (l *life) name(what string) *name {
-	id := fmt.Sprintf("%s-%s-%x", secret, what, rand.Uint64()) //nolint:gosec // nobody guesses it
+	id := fmt.Sprintf("%s-%s-%x", secret, what, rand.Uint64())
 	return &name{id: id, mark: l.store.Fingerprint(id)}
 }
 
@@ -174,7 +174,7 @@ type lines struct{ life *life }
 func (*lines) Enabled(context.Context, slog.Level) bool { return true }
 
 // Handle checks that a line contains no ID.
-func (h *lines) Handle(_ context.Context, r slog.Record) error { //nolint:gocritic // as the interface has it
+func (h *lines) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {
 		text += " " + a.String()

@@ -43,7 +43,7 @@ type session struct {
 	renaming              int
 	gone                  time.Time // when it was first known to be gone
 
-	ctx      context.Context //nolint:containedctx // of its leases: it must be canceled before a close under them
+	ctx      context.Context // of its leases: it must be canceled before a close under them
 	ended    int             // that its ends were reported
 	reason   layover.Reason
 	closed   bool
@@ -72,10 +72,10 @@ func (s *session) History() string {
 }
 
 // note adds a line to the session's history.
-func (s *session) note(what string, by int, number time.Duration) {
+func (s *session) note(what string, by int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.history.note(what, by, number)
+	s.history.note(what, by)
 }
 
 // name is an ID, and how many calls are under way that may touch what goes by it.
@@ -168,7 +168,7 @@ func (s *session) lost(b before, err error, what string) {
 	s.mu.Lock()
 	if s.gone.IsZero() {
 		s.gone = now
-		s.history.note("not found by "+what+" ("+nf.Reason.String()+")", 0, 0)
+		s.history.note("not found by "+what+" ("+nf.Reason.String()+")", 0)
 	}
 	s.mu.Unlock()
 	if nf.Reason != 0 {
@@ -211,7 +211,7 @@ func (s *session) uses(now time.Time, by int) {
 	s.using++
 	first := s.using == 1 && !s.killed
 	s.began = later(s.began, now)
-	s.history.note("leased", by, 0)
+	s.history.note("leased", by)
 	s.mu.Unlock()
 	if first {
 		s.life.leased(s.size)
@@ -224,7 +224,7 @@ func (s *session) leaves(now time.Time, by int) {
 	s.using--
 	last := s.using == 0 && !s.killed
 	s.began = later(s.began, now)
-	s.history.note("released", by, 0)
+	s.history.note("released", by)
 	s.mu.Unlock()
 	if last {
 		s.life.released(s.size)
@@ -243,7 +243,7 @@ func (s *session) endsFor(r layover.Reason, by int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ending = ending{time.Now(), r}
-	s.history.note("to be ended ("+r.String()+")", by, 0)
+	s.history.note("to be ended ("+r.String()+")", by)
 	if r == layover.ReasonKilled && !s.killed {
 		if s.killed = true; s.using > 0 {
 			s.life.released(s.size)
@@ -269,7 +269,7 @@ func (s *session) Close() error {
 	_, longest := s.timeouts(s.done)
 	lag := now.Sub(s.done.Add(longest))
 	s.closed, s.closedAt = true, now
-	s.history.note("closed", 0, 0)
+	s.history.note("closed", 0)
 	s.mu.Unlock()
 	l.Expect(promise.ClosedOnce, n == 1, "session %s was closed %d times, expected once", s, n)
 	l.Expect(promise.ClosedOnce, !refused, "session %s was closed, but the store had refused it", s)

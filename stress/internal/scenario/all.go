@@ -3,10 +3,7 @@
 
 package scenario
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Default is the scenario that a run has if nobody says otherwise.
 const Default = "mix"
@@ -14,13 +11,11 @@ const Default = "mix"
 // All are the scenarios, in the order in which they are listed. To add one, add it
 // to each: the mix has it then, too.
 var All = func() []Scenario {
-	mixed, long := mix(each...), mix(each...)
+	all := named(append(each, soak))
+	mixed := mix(all...)
 	mixed.Name, mixed.Time = Default, 20*time.Second
 	mixed.Sentence = "A bit of each of the others, one after the other."
-	long.Name, long.Time = "soak", 10*time.Minute
-	long.Sentence = "Everybody at once for ten minutes, with all that can go wrong: heap and goroutines stay flat."
-	long.Phases = soak
-	return slices.Concat([]Scenario{mixed}, each, []Scenario{long})
+	return append([]Scenario{mixed}, all...)
 }()
 
 const usual = 10 * time.Second
@@ -137,14 +132,19 @@ var (
 	}
 )
 
-var soak = []Phase{{
-	Share:  4,
-	Store:  everybody,
-	Flight: everyClient,
-	Faults: FailingClosers | SlowClosers | CallingClosers | CallingObserver,
-}, {
-	Share:  1,
-	Store:  everybody,
-	Flight: everyClient,
-	Faults: Reconfigured | FewProcessors | PanickingClosers,
-}}
+var soak = Scenario{
+	Name:     "soak",
+	Sentence: "Everybody at once for ten minutes, with much that can go wrong: heap and goroutines stay flat.",
+	Time:     10 * time.Minute,
+	Phases: []Phase{{
+		Share:  4,
+		Store:  everybody,
+		Flight: everyClient,
+		Faults: FailingClosers | SlowClosers | CallingClosers | CallingObserver,
+	}, {
+		Share:  1,
+		Store:  everybody,
+		Flight: everyClient,
+		Faults: Reconfigured | FewProcessors | PanickingClosers,
+	}},
+}

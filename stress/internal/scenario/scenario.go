@@ -7,6 +7,7 @@
 package scenario
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ type Scenario struct {
 
 // Phase is a part of a scenario.
 type Phase struct {
+	Name   string  // of the scenario that it is of, with its number there
 	Share  int     // of the scenario's time
 	Store  []Crowd // who is there if the store is driven alone
 	Flight []Crowd // who is there if a Flight server is driven
@@ -59,7 +61,7 @@ var faultNames = []string{
 }
 
 // Has reports whether one of these faults is among them.
-func (f Faults) Has(any Faults) bool { return f&any != 0 }
+func (f Faults) Has(these Faults) bool { return f&these != 0 }
 
 // String lists the faults.
 func (f Faults) String() string {
@@ -99,6 +101,19 @@ func Find(name string) (Scenario, bool) {
 		return Scenario{}, false
 	}
 	return All[i], true
+}
+
+// named returns the scenarios with names for their phases.
+func named(all []Scenario) []Scenario {
+	for _, s := range all {
+		for i := range s.Phases {
+			p := &s.Phases[i]
+			if p.Name = s.Name; len(s.Phases) > 1 {
+				p.Name = fmt.Sprint(s.Name, " ", i+1)
+			}
+		}
+	}
+	return all
 }
 
 // mix returns a scenario that has the phases of all others, each in the same time.

@@ -1,0 +1,59 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// crashVariable is set for the process that is to be taken down.
+const crashVariable = "LAYOVER_STRESS_CRASH"
+
+// TestCrash takes its process down, in the one that the test after it starts.
+func TestCrash(*testing.T) {
+	if os.Getenv(crashVariable) == "" || !isChild() {
+		return
+	}
+	crashed := make(chan struct{})
+	go func() {
+		defer close(crashed)
+		panic("taken down on purpose")
+	}()
+	<-crashed
+}
+
+func TestARunThatTakesItsProcessDownIsReportedWithWhatRepeatsIt(t *testing.T) {
+	t.Setenv(crashVariable, "1")
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := small
+	status := supervise(c, []string{"-test.run=^TestCrash$", "--"}, out, out)
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	said, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "\nrepeat with: " + c.command() + "\nFAILED: the process was taken down: panic: taken down on purpose"
+	if status != 1 || !strings.Contains(string(said), want) {
+		t.Errorf("status %d, and %q, want 1 and %q", status, said, want)
+	}
+}
+
+func TestAProcessThatCannotEvenStartIsReported(t *testing.T) {
+	var out strings.Builder
+	if status := small.verdictOf(errors.New("no such file"), "", &out); status != 1 || !strings.HasSuffix(out.String(), "FAILED: no such file\n") {
+		t.Errorf("status %d, and %q", status, out.String())
+	}
+	if status := small.verdictOf(nil, "", &out); status != 0 {
+		t.Errorf("status %d of a run that went well", status)
+	}
+}
