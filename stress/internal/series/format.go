@@ -108,7 +108,7 @@ func took(d time.Duration) string {
 	d = max(d, 0)
 	switch {
 	case d < time.Minute:
-		return seconds.text(d.Seconds())
+		return number(d.Round(10*time.Millisecond).Seconds()) + " s"
 	case d < time.Hour:
 		d = d.Round(time.Second)
 		return strings.TrimSuffix(fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second), " 0 s")

@@ -10,26 +10,26 @@ import (
 )
 
 // label stands over the line of a mark, and has the place up to the next one, in
-// percent of the plot. Marks that are too close to each other share one.
+// percent of the plot. Marks that are too close to each other share one, with the
+// number of the first.
 type label struct {
-	At, Width    float64
-	Number, Text string
+	At, Width float64
+	Number    int
+	Text      string
 }
 
 // labelWidth is the least that a label needs, also on a narrow screen.
-const labelWidth = 5
+const labelWidth = 6
 
 // labels returns those of the marks. The numbers are those of the list of marks.
 func (a axis) labels(marks []Mark) (all []label) {
 	for i, m := range marks {
 		at := min(percent(a.of(m.At)), 100-labelWidth)
 		if n := len(all); n > 0 && at-all[n-1].At < labelWidth {
-			all[n-1].Number, _, _ = strings.Cut(all[n-1].Number, "+")
-			all[n-1].Number += "+"
 			all[n-1].Text += ", " + m.Text
 			continue
 		}
-		all = append(all, label{At: at, Number: fmt.Sprint(i + 1), Text: m.Text})
+		all = append(all, label{At: at, Number: i + 1, Text: m.Text})
 	}
 	for i := range all {
 		next := 100.0

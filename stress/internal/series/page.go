@@ -137,7 +137,7 @@ func (r Run) rows() []row {
 
 // numbers are those that stand for the whole run.
 func (r Run) numbers() []figure {
-	all := []figure{{"took", took(r.Took), several(uint64(len(r.Samples)), "sample", "samples")}}
+	all := []figure{{"Took", took(r.Took), several(uint64(len(r.Samples)), "sample", "samples")}}
 	if len(r.Samples) == 0 {
 		return all
 	}
@@ -149,15 +149,15 @@ func (r Run) numbers() []figure {
 	if s.At > 0 {
 		perSecond = rate.text(float64(s.Calls)/s.At.Seconds()) + ", "
 	}
-	lag := figure{"longest lag", "none", "no session expired"}
+	lag := figure{"Longest lag", "none", "no session expired"}
 	if s.Lag.N > 0 {
-		lag = figure{"longest lag", seconds.text(s.Lag.Max.Seconds()), "of " + several(s.Lag.N, "session", "sessions") + " that expired"}
+		lag = figure{"Longest lag", seconds.text(s.Lag.Max.Seconds()), "of " + several(s.Lag.N, "session", "sessions") + " that expired"}
 	}
 	return append(all,
-		figure{"calls", count(s.Calls), perSecond + count(s.Errors) + " failed"},
-		figure{"sessions", count(s.Created), count(s.Ended.Total()) + " ended"},
-		figure{"most places taken", pieces.text(float64(s.Live + s.Retired)), "of " + pieces.text(float64(s.Max))},
+		figure{"Calls", count(s.Calls), perSecond + count(s.Errors) + " failed"},
+		figure{"Sessions", count(s.Created), count(s.Ended.Total()) + " ended"},
+		figure{"Most places taken", pieces.text(float64(s.Live + s.Retired)), "of " + pieces.text(float64(s.Max))},
 		lag,
-		figure{"peak of the heap", size.text(float64(s.Heap)), several(uint64(s.Goroutines), "goroutine", "goroutines") + " at most"},
+		figure{"Peak of the heap", size.text(float64(s.Heap)), several(uint64(s.Goroutines), "goroutine", "goroutines") + " at most"},
 	)
 }

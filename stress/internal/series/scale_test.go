@@ -127,6 +127,8 @@ func TestNumbersAreShortAndHaveUnits(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0:                       "0 s",
 		-time.Second:            "0 s",
+		time.Millisecond:        "0 s",
+		300 * time.Millisecond:  "0.3 s",
 		7312 * time.Millisecond: "7.31 s",
 		time.Minute:             "1 min",
 		90 * time.Second:        "1 min 30 s",
