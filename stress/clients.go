@@ -417,6 +417,26 @@ func (c *client) drained(err error) bool {
 	return status.Code(err) == codes.Unavailable && detailOf(err).GetReason() == "SESSION_STORE_DRAINING" && c.watch.drains()
 }
 
+// outlasted reports whether a call could not keep an option since its session had come
+// to the end of its lifetime meanwhile, before it held anything.
+func (c *client) outlasted(r reply, err error) bool {
+	if !isNotSaved(err) {
+		return false
+	}
+	mark, _ := layover.ParseFingerprint(r.session)
+	ev, _ := c.watch.explain(mark)
+	return ev.Reason == layover.ReasonLifetime
+}
+
+func isNotSaved(err error) bool { return detailOf(err).GetReason() == "SESSION_NOT_SAVED" }
+
+// checkSecrets looks for IDs in an error that the client gets, if it is one.
+func (c *client) checkSecrets(err error) {
+	if err != nil {
+		c.secrets.check("an error that a client gets", fmt.Sprint(err, statusOf(err).Details()))
+	}
+}
+
 // cutOff checks how a call was answered that was not over when the server was shut
 // down under it: with what it asked for, or with words that fit. If its client went
 // away, nobody knows.
@@ -426,7 +446,7 @@ func (c *client) cutOff(ctx context.Context, o op, err error, allowed []codes.Co
 	}
 	code := codeOfCall(err)
 	words := []codes.Code{codes.OK, codes.Unavailable, codes.NotFound, codes.Canceled, codes.ResourceExhausted}
-	c.watch.Expect(promise.Answered, slices.Contains(words, code) || slices.Contains(allowed, code),
+	c.watch.Expect(promise.Answered, slices.Contains(words, code) || slices.Contains(allowed, code) || isNotSaved(err),
 		"%s was answered with %s when the server was shut down under it, expected OK, or to be told that: %v", o, code, err)
 }
 
@@ -440,9 +460,7 @@ func (c *client) call(ctx context.Context, o op, f func(context.Context) error, 
 	s := span{start: time.Now()}
 	err := f(timeCtx)
 	s.end = time.Now()
-	if err != nil {
-		c.secrets.check("an error that a client gets", fmt.Sprint(err, statusOf(err).Details()))
-	}
+	c.checkSecrets(err)
 	if over := c.over(ctx); over != nil {
 		c.cutOff(ctx, o, err, allowed)
 		return *r, s, over
@@ -455,7 +473,7 @@ func (c *client) call(ctx context.Context, o op, f func(context.Context) error, 
 		latency = r.first.Sub(s.start)
 	}
 	c.meter.record(o, latency, code)
-	ok := err == nil || r.lost != nil || code == codes.ResourceExhausted || slices.Contains(allowed, code) || c.drained(err)
+	ok := err == nil || r.lost != nil || code == codes.ResourceExhausted || slices.Contains(allowed, code) || c.drained(err) || c.outlasted(*r, err)
 	c.watch.Expect(promise.Answered, ok, "%s was answered with %s after %s by session %s, expected OK: %v", o, code, s.end.Sub(s.start), r.session, err)
 	return *r, s, err
 }

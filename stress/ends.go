@@ -165,5 +165,5 @@ func (c *client) refused(ctx context.Context, reason string) {
 	info := detailOf(err)
 	c.watch.Expect(promise.Answered, codeOf(err) == codes.Unavailable && info.GetReason() == reason,
 		"SetSessionOptions of a client without a session was answered with %s and %v, expected %s and %s", codeOf(err), info, codes.Unavailable, reason)
-	c.secrets.check("an error that a client gets", err.Error())
+	c.checkSecrets(err)
 }

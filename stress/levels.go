@@ -5,6 +5,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -20,6 +22,14 @@ const (
 	flightLevel level = "flight" // a Flight SQL server and its clients
 	bothLevels  level = "both"   // one after the other
 )
+
+// says says it in a few words.
+func (l level) says() string {
+	if l == storeLevel {
+		return "the store alone"
+	}
+	return "a Flight server and its clients"
+}
 
 // levels returns the configurations of the runs that are asked for.
 func (c config) levels() []config {
@@ -59,24 +69,39 @@ func (c config) at(l level) config {
 }
 
 // drive does the runs, and writes the files that are asked for. It returns the broken
-// promise, or why the files could not be written.
+// promise, and why the files could not be written.
 func (c config) drive(ctx context.Context, stdout, stderr *os.File) (err error) {
+	if c.sql != "" {
+		return runSQL(ctx, c.levels()[0], stdout, stderr)
+	}
+	if c.report != "" {
+		if err := os.MkdirAll(c.report, 0o777); err != nil {
+			fmt.Fprintln(stderr, "stress: there is no folder for the report:", err)
+			return err
+		}
+	}
 	what, _ := scenario.Find(c.scenario)
 	var pages []series.Run
-	for _, c := range c.levels() {
+	for i, c := range c.levels() {
+		if i > 0 {
+			fmt.Fprintln(stdout)
+		}
 		var page series.Run
-		switch {
-		case c.sql != "":
-			return runSQL(ctx, c, stdout, stderr)
-		case c.level == storeLevel:
+		if c.level == storeLevel {
 			page, err = runStore(ctx, c, what, stdout, newProgress(stderr))
-		default:
+		} else {
 			page, err = run(ctx, c, what.Phases, stdout, newProgress(stderr))
 		}
 		if pages = append(pages, page); err != nil || ctx.Err() != nil {
 			break
 		}
-		_, _ = stdout.WriteString("\n")
 	}
-	return err
+	if c.report == "" {
+		return err
+	}
+	written := writeFiles(c.report, pages)
+	if written != nil {
+		fmt.Fprintln(stderr, "stress: the report is not written:", written)
+	}
+	return errors.Join(err, written)
 }

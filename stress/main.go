@@ -6,23 +6,46 @@
 // loopback interface, and watches that the store keeps its promises.
 //
 //	go run ./stress
-//	go run -race ./stress -duration 1m -clients 200
+//	go run ./stress -list
+//	go run -race ./stress -scenario restart -duration 1m -clients 200
 //
-// It exits with status 1 and one sentence as soon as a promise is broken, with
-// status 2 if a flag makes no sense. A signal ends it early, with the report; a
-// second one kills it.
+// It exits with status 1 as soon as a promise is broken. Then the report ends with
+// what had happened to the session that it was broken on, the command that does it
+// again, and one sentence. It exits with status 2 if a flag makes no sense. A signal
+// ends it early, with the report; a second one kills it.
 //
 // # The contract
 //
 // Every check is exact or errs on the side of the store: what was measured on
 // the server lies inside what was measured around it. No session ends before its
 // deadline, nor is it handed out later than one resolution of the store's clock
-// after it. The checks that are about being gone in time allow for [grace] on top
-// of that, and for more on a machine that is seen to be late itself. A promise
-// that a run never put to the test is reported as such.
+// after it. The checks that are about being gone in time allow for [promise.Grace]
+// on top of that, and for more on a machine that is seen to be late itself. Where
+// options change under the store, the most lenient of those that may have been in
+// force counts (settings.go). A promise that a run never put to the test is reported
+// as such.
 //
 // The decisions of the clients derive from the seed; when they come about does
 // not.
+//
+// # Scenarios
+//
+// A run is one of the scenarios of package scenario, by default one with a bit of each
+// of them. It goes through phases (phases.go), in each of which a population
+// (population.go) is split over the crowds that are there, and some things go wrong:
+// a Close fails, panics, ends its goroutine, is slow, hangs or calls back into the
+// store, as the observer does, which also panics (mishaps.go); options change
+// (settings.go); memory and processors are few (package machine). A Close that was to
+// fail must be counted as failed, and no other.
+//
+// When a phase is over its clients leave (ends.go), and the store goes on for those of
+// the next one; or it must become empty by its own timers, and then have no goroutine;
+// or it is drained, refuses who is new and serves the others, and is shut down when
+// they have left; or it is shut down under its calls, without enough time. Then
+// (ending.go) it may close sessions under their calls, from its deadline on and after
+// their contexts were canceled, and must count them. The next phase has another
+// server, to which some clients bring the cookies of the one before (returning.go):
+// it finds nothing of theirs and says that it is lost.
 //
 // # How it works
 //
@@ -38,9 +61,10 @@
 // such a type is the teardown, so it is the store's alone to call, which is what
 // the watch counts. At another one clients are also known by a header of their
 // choice or by who they are (carriers.go), and all sessions are of the package's
-// own type, as at the last two, where principals may have so many only. Those with a resource lose their options when they are torn
-// down, so that a client would see it if that came too early; the others keep
-// them for the calls that still use them, and take no more.
+// own type, as at the last two, where principals may have so many only. Those with a
+// resource lose their options when they are torn down, so that a client would see it
+// if that came too early; the others keep them for the calls that still use them, and
+// take no more.
 //
 // Some clients keep no cookies, and need sessions or none. Some are away for so
 // long that their session ends, or are evicted. Whoever had set a schema must
@@ -56,6 +80,9 @@
 // to their end, and at once have another one made, which must stay. Mobs of one
 // principal want far more sessions than it may have (floods.go): where the newest
 // are refused, and where the oldest leave, none of anybody else's may leave for it.
+//
+// The ID of no session may be in an event, a line of the log or an error that a client
+// gets (secrets.go), not even if the Close that has failed says it.
 //
 // # Another server
 //

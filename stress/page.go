@@ -4,7 +4,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -15,7 +19,8 @@ import (
 // page returns what is told of a run in files.
 func (c config) page(b *promise.Book, rec *series.Recorder, began time.Time, took time.Duration, about func(promise.Promise) bool) series.Run {
 	r := series.Run{
-		Title: fmt.Sprintf("%s of the %s", c.scenario, c.level),
+		Title: fmt.Sprintf("stress: %s, %s", c.scenario, c.level.says()),
+		Data:  dataFile(c.level),
 		Began: began,
 		Took:  took,
 		Facts: [][2]string{
@@ -25,7 +30,8 @@ func (c config) page(b *promise.Book, rec *series.Recorder, began time.Time, too
 			{"Lifetime", c.lifetime().String()},
 			{"Sessions at most", fmt.Sprint(c.max)},
 			{"Seed", fmt.Sprint(c.seed)},
-			{"Go", fmt.Sprintf("%s %s/%s, %d processors, race detector: %t", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), raceDetector)},
+			{"Race detector", map[bool]string{true: "on", false: "off"}[raceDetector]},
+			{"Go", fmt.Sprintf("%s, %d processors", runtime.Version(), runtime.NumCPU())},
 		},
 		Command: c.command(),
 		History: b.History(),
@@ -41,6 +47,28 @@ func (c config) page(b *promise.Book, rec *series.Recorder, began time.Time, too
 		}
 	}
 	return r
+}
+
+// pageFile is the name of the page in its folder, dataFile that of the numbers.
+const pageFile = "index.html"
+
+func dataFile(l level) string { return string(l) + ".arrow" }
+
+// writeFiles writes the page about the runs, and the numbers of each, into a folder.
+func writeFiles(folder string, runs []series.Run) error {
+	errs := []error{writeFile(filepath.Join(folder, pageFile), func(w io.Writer) error { return series.WritePage(w, runs...) })}
+	for _, r := range runs {
+		errs = append(errs, writeFile(filepath.Join(folder, r.Data), r.WriteArrow))
+	}
+	return errors.Join(errs...)
+}
+
+func writeFile(name string, write func(io.Writer) error) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
 }
 
 // peaks returns the most that there was of what should be little.

@@ -51,7 +51,7 @@ func run(ctx context.Context, c config, phases []scenario.Phase, out io.Writer, 
 		if ctx.Err() != nil || !alive || r.Verdict() != nil {
 			break
 		}
-		r.meter.series.Mark(fmt.Sprintf("%s: %s; then the store %s", ph.Name, ph.Faults, ph.End))
+		r.meter.series.Mark(ph.String())
 		alive = r.goesThrough(ctx, ph, c.duration*time.Duration(ph.Share)/time.Duration(shares))
 	}
 	if alive && r.server != nil {
@@ -141,7 +141,7 @@ func (r *course) shutDown() {
 	r.server.mishaps.end()
 	r.server.stop()
 	r.stats = r.server.store.Stats()
-	r.meter.gaugeNow(r.stats)
+	r.meter.gaugeNow(r.stats, r.max)
 	r.meter.series.NewStore()
 	r.server.watch.settle(r.stats, r.meter)
 	r.past, r.stats, r.server = r.total(), layover.Stats{}, nil
@@ -200,7 +200,7 @@ func (r *course) poll() (alive bool) {
 	w.probe()
 	w.poll(r.stats, time.Now())
 	r.meter.sample()
-	r.meter.gauge(r.stats, r.progress)
+	r.meter.gauge(r.stats, w.inForce().max, r.progress)
 	return true
 }
 

@@ -106,16 +106,17 @@ func (m *meter) sample() (heap, goroutines uint64) {
 	return heap, goroutines
 }
 
-// gauge takes a sample of a store if it is time for one, and shows it.
-func (m *meter) gauge(s layover.Stats, p *progress) {
+// gauge takes a sample of a store with so many places if it is time for one, and
+// shows it.
+func (m *meter) gauge(s layover.Stats, most int, p *progress) {
 	if now := time.Now(); now.Sub(m.sampled) >= m.series.Every() {
 		m.sampled = now
-		p.show(m.gaugeNow(s))
+		p.show(m.gaugeNow(s, most))
 	}
 }
 
-func (m *meter) gaugeNow(s layover.Stats) series.Sample {
-	return m.series.Sample(series.Gauges{Max: m.max, Live: s.Live, Retired: s.Retired, Closing: s.Closing, Created: s.Created, Ended: s.Ended})
+func (m *meter) gaugeNow(s layover.Stats, most int) series.Sample {
+	return m.series.Sample(series.Gauges{Max: most, Live: s.Live, Retired: s.Retired, Closing: s.Closing, Created: s.Created, Ended: s.Ended})
 }
 
 // totals returns the numbers of calls and of errors so far.

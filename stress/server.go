@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -299,9 +300,10 @@ func (s *server) need(ctx context.Context, holds bool, f func() error) error {
 		return f()
 	}
 	s.watch.asks(c, time.Now())
-	if err := f(); err != nil {
-		s.watch.refused(c, err)
-		return err
+	failed := f()
+	if failed != nil && !isNotSaved(failed) { // else one was made
+		s.watch.refused(c, failed)
+		return failed
 	}
 	own, err := session.Lookup(ctx)
 	if !s.watch.Expect(promise.Needed, err == nil, "a call asked for a session and has none: %v", err) {
@@ -310,7 +312,7 @@ func (s *server) need(ctx context.Context, holds bool, f func() error) error {
 	s.stored(ctx, own)
 	mark := s.store.Fingerprint(own.Token())
 	s.watch.makes(c, mark, holds, brings(ctx, own.Token()), time.Now())
-	return grpc.SetHeader(ctx, metadata.Pairs(fingerprintHeader, mark.String(), madeHeader, "1"))
+	return cmp.Or(failed, grpc.SetHeader(ctx, metadata.Pairs(fingerprintHeader, mark.String(), madeHeader, "1")))
 }
 
 // SetSessionOptions sets the schema, the only option that there is.

@@ -28,6 +28,9 @@ func (c config) options() []layover.Option {
 // apart, and as many sessions or half of them.
 func (c config) other(rng *rand.Rand) config {
 	c.idle = c.idle * time.Duration(3+rng.IntN(4)) / 4
+	if c.life > 0 {
+		c.life = max(c.life, c.idle)
+	}
 	if rng.IntN(2) == 0 {
 		c.max = max(1, c.max/2)
 	}
@@ -54,6 +57,13 @@ func (s *server) adopt(c config) {
 	inUse := w.mostCalls()
 	w.Expect(promise.Bounded, stats.Live+stats.Retired <= c.max+inUse,
 		"%d sessions are live and %d retired after the maximum was changed to %d, expected at most %d more, which may be in use", stats.Live, stats.Retired, c.max, inUse)
+}
+
+// inForce returns the settings that were adopted last.
+func (w *watch) inForce() config {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.settings[len(w.settings)-1].config
 }
 
 // setting is in force for a while, or may be.

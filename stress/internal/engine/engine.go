@@ -173,7 +173,7 @@ func (r *run) alive(f func(), patience time.Duration) bool {
 // phase has the crowds of a phase at the store for so long, and then does what is
 // its end.
 func (r *run) phase(ctx context.Context, l *life, nth int, p scenario.Phase, d time.Duration) {
-	r.recorder.Mark(fmt.Sprintf("%s: %s", p.Name, p.Faults))
+	r.recorder.Mark(p.String())
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.suffer(p.Faults)

@@ -31,6 +31,15 @@ type Phase struct {
 	End    End
 }
 
+// String says what is special about the phase.
+func (p Phase) String() string {
+	text := p.Name + ": " + p.Faults.String()
+	if p.End != GoesOn {
+		text += "; then the store " + p.End.String()
+	}
+	return text
+}
+
 // Crowd is a share of the clients, who are all of one kind.
 type Crowd struct {
 	Kind  string

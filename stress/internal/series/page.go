@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"strings"
 )
 
 //go:embed page.html
@@ -15,9 +16,17 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
-// page is what the template shows.
+// document is what the template shows.
+type document struct {
+	Title   string
+	Runs    []page
+	Scripts []script
+}
+
+// page is what it shows of one run.
 type page struct {
 	Run
+	ID            string
 	BeganText     string
 	Verdict       verdict
 	Numbers       []figure
@@ -29,7 +38,6 @@ type page struct {
 	Groups        []group
 	Rows          []row
 	Columns       []describedColumn
-	Script        script
 }
 
 // group is some plots that have the same size.
@@ -56,11 +64,29 @@ type row struct{ Class, Verdict, Times, Promise, Broken string }
 // describedColumn is a column of the file beside the page.
 type describedColumn struct{ Name, Says string }
 
-// WritePage writes the report: one HTML file that needs no other one and no network.
-// It has a verdict, what the samples show, what became of each promise, and how to
-// do it again. To be drawn, samples are merged until there are some hundreds at most,
-// and so are those of much shorter intervals than the others'.
-func (r Run) WritePage(w io.Writer) error {
+// WritePage writes the report about one or more runs: one HTML file that needs no
+// other one and no network. Of each it has a verdict, what the samples show, what
+// became of each promise, and how to do it again. To be drawn, samples are merged
+// until there are some hundreds at most, and so are those of much shorter intervals
+// than the others'.
+func WritePage(w io.Writer, runs ...Run) error {
+	var d document
+	var titles []string
+	for i, r := range runs {
+		view, script := r.page()
+		view.ID = fmt.Sprint("run", i+1)
+		d.Runs, d.Scripts = append(d.Runs, view), append(d.Scripts, script)
+		titles = append(titles, r.Title)
+	}
+	d.Title = strings.Join(titles, ", ")
+	if err := pageTemplate.Execute(w, d); err != nil {
+		return fmt.Errorf("write the page: %w", err)
+	}
+	return nil
+}
+
+// page returns what the page shows of a run.
+func (r Run) page() (page, script) {
 	samples := thin(r.Samples)
 	p := &plotter{axis: newAxis(r.Took, samples, r.Marks), samples: samples}
 	view := page{
@@ -82,11 +108,7 @@ func (r Run) WritePage(w io.Writer) error {
 	for i, m := range r.Marks {
 		view.Moments = append(view.Moments, moment{i + 1, took(m.At), m.Text})
 	}
-	view.Script = p.script(r.Marks)
-	if err := pageTemplate.Execute(w, view); err != nil {
-		return fmt.Errorf("write the page: %w", err)
-	}
-	return nil
+	return view, p.script(r.Marks)
 }
 
 func (r Run) verdict() verdict {

@@ -22,7 +22,7 @@ import (
 func write(t *testing.T, r Run) string {
 	t.Helper()
 	var out strings.Builder
-	if err := r.WritePage(&out); err != nil {
+	if err := WritePage(&out, r); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -232,20 +232,21 @@ func TestThePageTellsHowToDoItAgainAndWhatHadHappened(t *testing.T) {
 func TestTheScriptHasAllValues(t *testing.T) {
 	run := busy(40)
 	page := write(t, run)
-	data := regexp.MustCompile(`const run = (.*);\n`).FindStringSubmatch(page)
+	data := regexp.MustCompile(`const runs = (.*);\n`).FindStringSubmatch(page)
 	if data == nil {
 		t.Fatal("the script has no values")
 	}
-	var got struct {
+	var all []struct {
 		Span   float64
 		Ends   []*float64
 		Tracks [][]*float64
 		Marks  []float64
 		Texts  []string
 	}
-	if err := json.Unmarshal([]byte(data[1]), &got); err != nil {
-		t.Fatalf("%v in %s", err, data[1])
+	if err := json.Unmarshal([]byte(data[1]), &all); err != nil || len(all) != 1 {
+		t.Fatalf("%d runs, %v in %s", len(all), err, data[1])
 	}
+	got := all[0]
 	if got.Span != 40 || len(got.Ends) != 40 || len(got.Marks) != 40 || len(got.Texts) != 40 || got.Texts[7] != run.Marks[7].Text {
 		t.Errorf("span %g, %d samples, %d marks, want 40 of each", got.Span, len(got.Ends), len(got.Marks))
 	}
@@ -274,6 +275,27 @@ func TestTheScriptHasAllValues(t *testing.T) {
 	}
 }
 
+func TestAPageOfSeveralRunsBeginsWithTheirVerdicts(t *testing.T) {
+	first, second := busy(3), busy(4)
+	first.Title, second.Title, second.Broken = "the first", "the second", "it broke"
+	var out strings.Builder
+	if err := WritePage(&out, first, second); err != nil {
+		t.Fatal(err)
+	}
+	page := out.String()
+	for _, want := range []string{
+		"<title>the first, the second</title>", `href="#run1"><b>the first</b> Every promise held`, `href="#run2"><b>the second</b> BROKEN: it broke`,
+		`<article class="run" id="run1">`, `<article class="run" id="run2">`,
+	} {
+		if strings.Count(page, want) != 1 {
+			t.Errorf("%d times %s, want once", strings.Count(page, want), want)
+		}
+	}
+	if strings.Contains(write(t, first), "<nav>") {
+		t.Error("a page of one run leads to others")
+	}
+}
+
 func TestThePlotsCanBeReadAloud(t *testing.T) {
 	page := write(t, busy(5))
 	svgs := regexp.MustCompile(`<svg [^>]*>`).FindAllString(page, -1)
@@ -288,7 +310,7 @@ func TestThePlotsCanBeReadAloud(t *testing.T) {
 }
 
 func TestAPageThatCannotBeWrittenIsAnError(t *testing.T) {
-	err := Run{}.WritePage(&failing{0})
+	err := WritePage(&failing{0}, Run{})
 	if !errors.Is(err, errFull) || !strings.HasPrefix(err.Error(), "write the page: ") {
 		t.Errorf("error %v, want one that says the disk is full", err)
 	}
@@ -297,7 +319,7 @@ func TestAPageThatCannotBeWrittenIsAnError(t *testing.T) {
 func BenchmarkWritePage(b *testing.B) {
 	run := busy(limit)
 	for b.Loop() {
-		if err := run.WritePage(io.Discard); err != nil {
+		if err := WritePage(io.Discard, run); err != nil {
 			b.Fatal(err)
 		}
 	}
