@@ -17,7 +17,7 @@ import (
 )
 
 // cut has the store be shut down, with a second until then.
-func (s *story) cut() *story {
+func (s *story) cuts() *story {
 	s.cutting(s.now.Add(time.Second))
 	return s
 }
@@ -47,23 +47,23 @@ func TestTheWatchAllowsWhatAShutdownUnderCallsDoes(t *testing.T) {
 		"it kills after its deadline": func(s *story) {
 			s.opened(a)
 			c := s.created(a).begins(a)
-			s.cut().after(time.Second).dies(c).killedSoMany(1, 0).gone(1)
+			s.cuts().after(time.Second).dies(c).killedSoMany(1, 0).gone(1)
 		},
 		"it kills one whose call is not told": func(s *story) {
 			s.opened(a)
 			c := s.created(a).begins(a)
-			s.cut().after(time.Second).ended(a, layover.ReasonShutdown).closed(a, true, s.now)
+			s.cuts().after(time.Second).ended(a, layover.ReasonShutdown).closed(a, true, s.now)
 			s.ends(c).killedSoMany(1, 0).gone(1)
 		},
 		"a session is made whose call never hears of it": func(s *story) {
 			c := &call{start: s.now}
 			s.begin(c)
 			s.asks(c, s.now)
-			s.created(a).cut().refused(c, layover.ErrShutdown)
+			s.created(a).cuts().refused(c, layover.ErrShutdown)
 			s.after(time.Second).ended(a, layover.ReasonShutdown).ends(c).killedSoMany(1, 0).gone(1)
 		},
 		"nobody was there": func(s *story) {
-			s.cut().cutShort(nil, 0)
+			s.cuts().cutShort(nil, 0)
 			s.gone(0)
 		},
 	} {
@@ -86,12 +86,12 @@ func TestTheWatchTellsWhatIsWrongInTheEnd(t *testing.T) {
 		"closed under a call before the deadline": {promise.NotInUse, func(s *story) {
 			s.opened(a)
 			s.created(a).begins(a)
-			s.cut().after(time.Second-1).closed(a, true, s.now)
+			s.cuts().after(time.Second-1).closed(a, true, s.now)
 		}, "was closed under calls that use it: 1"},
 		"closed under a call without a word": {promise.NotInUse, func(s *story) {
 			s.opened(a)
 			s.created(a).begins(a)
-			s.cut().after(time.Second).closed(a, false, s.now)
+			s.cuts().after(time.Second).closed(a, false, s.now)
 		}, "closed before its context was canceled"},
 		"closed under a call by a shutdown with enough time": {promise.NotInUse, func(s *story) {
 			s.opened(a)
@@ -104,25 +104,25 @@ func TestTheWatchTellsWhatIsWrongInTheEnd(t *testing.T) {
 		}, "was killed under a call, and nobody had asked for that"},
 		"killed, and not counted": {promise.Clean, func(s *story) {
 			c := s.created(a).begins(a)
-			s.cut().after(time.Second).dies(c).killedSoMany(0, 0).gone(1)
+			s.cuts().after(time.Second).dies(c).killedSoMany(0, 0).gone(1)
 		}, "says that it killed 0 sessions in use, but the calls of 1 were told so"},
 		"counted, and not in use": {promise.Clean, func(s *story) {
-			s.used(a).cut().after(time.Second).ended(a, layover.ReasonShutdown).killedSoMany(1, 0).gone(1)
+			s.used(a).cuts().after(time.Second).ended(a, layover.ReasonShutdown).killedSoMany(1, 0).gone(1)
 		}, "says that it killed 1 sessions in use, but at most 0 were"},
 		"another error": {promise.Clean, func(s *story) {
-			s.cut().cutShort(errors.New("no time"), 0)
+			s.cuts().cutShort(errors.New("no time"), 0)
 		}, "failed with no time, expected a ShutdownError"},
 		"an error without its cause": {promise.Clean, func(s *story) {
-			s.cut().cutShort(&layover.ShutdownError{Killed: 1}, 0)
+			s.cuts().cutShort(&layover.ShutdownError{Killed: 1}, 0)
 		}, "expected a ShutdownError for its deadline"},
 		"calls of Close that hang, and are not counted": {promise.Clean, func(s *story) {
-			s.cut().cutShort(&layover.ShutdownError{Closing: 1, Cause: context.DeadlineExceeded}, 2)
+			s.cuts().cutShort(&layover.ShutdownError{Closing: 1, Cause: context.DeadlineExceeded}, 2)
 		}, "1 calls of Close have not returned, expected at least the 2 that hang"},
 		"calls of Close that hang, and no error": {promise.Clean, func(s *story) {
-			s.cut().cutShort(nil, 1)
+			s.cuts().cutShort(nil, 1)
 		}, "0 calls of Close have not returned, expected at least the 1 that hang"},
 		"made without a call": {promise.Needed, func(s *story) {
-			s.created(a).cut().after(time.Second).ended(a, layover.ReasonShutdown).gone(1)
+			s.created(a).cuts().after(time.Second).ended(a, layover.ReasonShutdown).gone(1)
 		}, "1 sessions were made for 0 calls"},
 
 		"made after it was drained": {promise.Answered, func(s *story) {

@@ -83,10 +83,11 @@ func (w *watch) current(c *call, r *record) *record {
 }
 
 // follows waits until the watch was told what became of one of the sessions that
-// a call brought the IDs of, and reports whether that is the session that it got.
+// a call brought the IDs of, which takes long on a machine that is late, and reports
+// whether that is the session that it got.
 // Its mark may change meanwhile.
 func (w *watch) follows(c *call, mark func() layover.Fingerprint, brought []layover.Fingerprint) (f layover.Fingerprint, ok bool) {
-	ok = eventually(5*promise.Grace, func() bool {
+	ok = eventually(min(4*promise.Grace+w.patience(), answerTime), func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		f = mark()

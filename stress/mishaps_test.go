@@ -185,23 +185,6 @@ func TestKnownIDsAreBounded(t *testing.T) {
 	}
 }
 
-func TestClientsOfALaterServerGetWhatWasLeft(t *testing.T) {
-	var l luggage
-	for i := range maxLuggage + 1 {
-		l.leave(cookieOf{server: 1, mixed: i%2 == 0, schema: string(rune(i))})
-	}
-	if len(l.all) != maxLuggage || l.all[0].schema != string(rune(1)) {
-		t.Errorf("%d cookies are left, from %q on, want the last %d", len(l.all), l.all[0].schema, maxLuggage)
-	}
-	if _, left := l.take(1, true); left {
-		t.Error("a cookie is taken for one of another server on its own one")
-	}
-	first, left := l.take(2, true)
-	if again, _ := l.take(2, true); !left || !first.mixed || again.schema == first.schema {
-		t.Errorf("took %v, and then %v, want others of the mixed", first, again)
-	}
-}
-
 func TestTheReportTellsTheHistoryAboveTheVerdict(t *testing.T) {
 	s, m, out := newStory(), newMeter(storyLimits), new(bytes.Buffer)
 	s.created(a).confirmed(a).confirmed(a)

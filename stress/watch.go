@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/c8e4ff29/layover"
@@ -25,6 +26,7 @@ type watch struct {
 	planted func() uint64       // how many calls of Close have failed, or are about to, as they were to
 	lagged  func(time.Duration) // is told how long after its deadline the Close of a session began
 	before  baseline
+	cut     atomic.Bool // the store is shut down under its calls
 
 	mu          sync.Mutex
 	running     int                               // calls

@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -199,6 +200,12 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 		}, "refused by the store, and then nobody closed it"},
 		"closed by count without having ended": {promise.ClosedOnce, func(s *story) { s.poll(layover.Stats{Closed: 1}) },
 			"1 closed sessions (0 with errors) of 0 ended ones"},
+		"failed to close though it was not to": {promise.ClosedOnce, func(s *story) { s.poll(layover.Stats{CloseFailed: 1}) },
+			"(1 with errors) of 0 ended ones, expected at most as many and at most 0 errors"},
+		"failed to close, and not counted": {promise.ClosedOnce, func(s *story) {
+			s.planted = func() uint64 { return 2 }
+			s.poll(layover.Stats{CloseFailed: 1}).settle(layover.Stats{CloseFailed: 1}, newMeter(storyLimits))
+		}, "the store counts 1 calls of Close that failed, expected 2"},
 		"never closed by count": {promise.ClosedOnce, func(s *story) {
 			s.settle(layover.Stats{Created: 2, Ended: layover.Ends{2}, Closed: 1}, newMeter(storyLimits))
 		}, "the store closed 1 sessions of 2"},
@@ -744,6 +751,35 @@ func TestTheWatchRemembersWhatItsEventsAreLateOf(t *testing.T) {
 		s.created(a).after(time.Hour).poll(layover.Stats{})
 		if len(s.sessions[a]) != 1 || !s.sessions[a][0].created {
 			t.Errorf("%s: it is forgotten before its end was reported", name)
+		}
+	}
+}
+
+func TestTheWatchTellsHowLateACloseIs(t *testing.T) {
+	for name, c := range map[string]struct {
+		tell func(*story)
+		want []time.Duration
+	}{
+		"after the end was reported": {func(s *story) {
+			s.after(time.Second/2+3).ended(a, layover.ReasonUnconfirmed)
+			s.after(4).closed(a, false, s.now)
+		}, []time.Duration{7}},
+		"before the end was reported": {func(s *story) {
+			s.after(time.Second/2+3).closed(a, false, s.now)
+			s.ended(a, layover.ReasonUnconfirmed)
+		}, []time.Duration{3}},
+		"not of one that was closed by its client": {func(s *story) {
+			s.closing(s.record(a, anything), s.now)
+			s.after(time.Second).ended(a, layover.ReasonClosed).closed(a, false, s.now)
+		}, nil},
+	} {
+		var got []time.Duration
+		s := newStory()
+		s.lagged = func(d time.Duration) { got = append(got, d) }
+		s.opened(a)
+		c.tell(s.used(a))
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
 }
