@@ -150,13 +150,23 @@ func (l *life) released(size int64) {
 
 // begins notes that a call begins that may have a lease until ends.
 func (l *life) begins() {
-	l.begun.Add(1)
 	now := l.busy.Add(1)
+	l.begun.Add(1) // afterwards: who reads this one first misses nobody
 	for most := l.mostBusy.Load(); now > most && !l.mostBusy.CompareAndSwap(most, now); most = l.mostBusy.Load() {
 	}
 }
 
 func (l *life) ends() { l.busy.Add(-1) }
+
+// mostDuring returns how many places may be taken while f runs: the maximum, or after
+// it was lowered as many as are in use, who stay until they are released, however long
+// that takes.
+func (l *life) mostDuring(f func()) int {
+	now, begun, busy := time.Now(), l.begun.Load(), l.busy.Load()
+	f()
+	_, most := l.limits.since(now)
+	return max(most.max, int(busy)+int(l.begun.Load()-begun))
+}
 
 // keepsSecrets checks a text that the store has made.
 func (l *life) keepsSecrets(text, what string) {

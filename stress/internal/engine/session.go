@@ -127,6 +127,16 @@ func (s *session) look(others bool, now time.Time) before {
 	}
 }
 
+// lookBack returns what was known of the session when a call began which could not
+// know yet that it would get this one, nor that nobody else did.
+func (s *session) lookBack(began time.Time, over bool) before {
+	b := s.look(true, began)
+	if b.over = over; !b.gone.Before(began) {
+		b.gone = time.Time{} // that was meanwhile
+	}
+	return b
+}
+
 // found checks that a session which a call got may still be handed out. b is what
 // was known of it when the call began.
 func (s *session) found(b before, what string) {
