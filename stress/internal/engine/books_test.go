@@ -215,6 +215,22 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			s.uses(time.Now(), 1)
 			_ = s.Close()
 		}, "was closed under 1 leases"},
+		"closed under a lease before a shutdown ran out of time": {promise.NotInUse, func(y *story) {
+			s := y.created()
+			s.uses(time.Now(), 1)
+			y.deadline = time.Now().Add(cutAfter)
+			y.cut.Store(true)
+			pass(cutAfter - 1)
+			_ = s.Close()
+		}, "was closed under 1 leases"},
+		"closed under a lease after a shutdown ran out of time": {promise.NotInUse, func(y *story) {
+			s := y.created()
+			s.uses(time.Now(), 1)
+			y.deadline = time.Now().Add(cutAfter)
+			y.cut.Store(true)
+			pass(cutAfter)
+			_ = s.Close()
+		}, ""},
 		"killed under a lease whose context goes on": {promise.NotInUse, func(y *story) {
 			s := y.created()
 			s.uses(time.Now(), 1)
@@ -286,6 +302,19 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			pass(promise.Grace)
 			s.review(time.Now(), promise.Grace)
 		}, "and was not closed yet"},
+		"there after its deadline, and many were refused": {promise.Prompt, func(y *story) {
+			s := y.created()
+			y.added.Add(backlog)
+			y.run.refusals.Add(backlog)
+			pass(2 * promise.Grace)
+			s.review(time.Now(), promise.Grace)
+		}, "is there 2s after its last use"},
+		"there after its deadline, for all that is known, as many events are on their way": {promise.Prompt, func(y *story) {
+			s := y.created()
+			y.added.Add(backlog)
+			pass(2 * promise.Grace)
+			s.review(time.Now(), promise.Grace)
+		}, ""},
 		"under a shared ID, and its Close waits for slow ones": {promise.Prompt, func(y *story) {
 			y.suffer(scenario.SlowClosers)
 			s := y.stored()

@@ -110,9 +110,16 @@ func (c *client) within(asked time.Time) {
 
 // catchUp waits until the events of earlier sessions have come.
 func (c *client) catchUp() {
-	for c.added.Load() > c.events.seen.Load()+c.run.refusals.Load()+backlog {
+	for c.unseen() > backlog {
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// unseen returns how many sessions may have been created, by whoever adds or renames,
+// without a report so far.
+func (l *life) unseen() int64 {
+	seen := l.events.seen.Load() + l.run.refusals.Load()
+	return int64(l.added.Load() + l.renamed.Load() - seen)
 }
 
 // refused checks why a session was not stored.

@@ -284,7 +284,7 @@ func (s *session) Close() error {
 	l.Expect(promise.ClosedOnce, n == 1, "session %s was closed %d times, expected once", s, n)
 	l.Expect(promise.ClosedOnce, !refused, "session %s was closed, but the store had refused it", s)
 	if using > 0 {
-		killed := ending.reason == layover.ReasonKilled || l.cut.Load()
+		killed := ending.reason == layover.ReasonKilled || l.cut.Load() && !now.Before(l.deadline)
 		l.Expect(promise.NotInUse, killed, "session %s was closed under %d leases, expected none", s, using)
 		l.Expect(promise.NotInUse, ctx == nil || ctx.Err() != nil, "session %s was closed under a lease whose context was not canceled before", s)
 	} else if lag > 0 && ending.at.IsZero() && !l.stopping.Load() {
