@@ -138,6 +138,7 @@ func (r *course) cut(ctx context.Context, p *population) {
 	select {
 	case err := <-done:
 		w.cutShort(err, hanging)
+		w.remains(r.server.store.Stats(), err)
 	case <-time.After(answerTime):
 		w.Expect(promise.Clean, false, "Shutdown with %s did not return within %s", cutTime, answerTime)
 		return

@@ -35,6 +35,28 @@ func (s *story) makesFor(owner string, over session.WhenOver, f layover.Fingerpr
 	return s.created(f).ends(s.makes(c, f))
 }
 
+// A call that brings a former ID may take long to tell which session it got.
+func TestTheWatchRemembersFormerIDsOfASessionInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStory()
+		late, c := s.used(a).confirmed(a).begins(a), s.begins(a)
+		s.renews(c).ends(c)
+		for range 40 {
+			s.after(100 * time.Millisecond).forget(s.now)
+		}
+		if _, ok := s.follows(late, func() layover.Fingerprint { return b }, []layover.Fingerprint{a}); !ok {
+			t.Error("the former ID is forgotten, and a call still uses the session")
+		}
+		s.ends(late).ended(b, layover.ReasonLifetime)
+		for range 40 {
+			s.after(100 * time.Millisecond).forget(s.now)
+		}
+		if len(s.sessions) > 0 {
+			t.Errorf("%d sessions are remembered", len(s.sessions))
+		}
+	})
+}
+
 func TestTheWatchFollowsWhatIsRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStory()

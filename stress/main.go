@@ -1,18 +1,22 @@
 // Copyright 2026 The Layover Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command stress drives a real Flight SQL server, whose sessions live in a
-// store with small limits, with a population of real clients over gRPC on the
-// loopback interface, and watches that the store keeps its promises.
+// Command stress tries to break the store's promises, at two levels: of the store
+// alone, at full speed (package engine); and of a real Flight SQL server, whose
+// sessions live in a store with small limits, with a population of real clients over
+// gRPC on the loopback interface. The rest of this comment is about the second one.
 //
 //	go run ./stress
 //	go run ./stress -list
-//	go run -race ./stress -scenario restart -duration 1m -clients 200
+//	go run -race ./stress -level flight -scenario restart -duration 1m -clients 200
 //
 // It exits with status 1 as soon as a promise is broken. Then the report ends with
 // what had happened to the session that it was broken on, the command that does it
-// again, and one sentence. It exits with status 2 if a flag makes no sense. A signal
-// ends it early, with the report; a second one kills it.
+// again, and one sentence. So it does if the race detector finds something or the
+// process is taken down, since it is run by another one (supervise.go). It exits with
+// status 2 if a flag makes no sense. A signal ends it early, with the report; a second
+// one kills it. With -report FOLDER it writes a page with plots, index.html, and the
+// numbers behind them, as Arrow IPC files.
 //
 // # The contract
 //

@@ -392,20 +392,30 @@ func (w *watch) poll(s layover.Stats, now time.Time) {
 // more memory than a short one.
 func (w *watch) forget(now time.Time) {
 	keep := 2*w.idle + min(w.allowance(), 10*promise.Grace)
+	var later []*record
 	for len(w.ends) > 0 && now.Sub(w.ends[0].toldAt) > keep {
 		r := w.ends[0]
 		w.ends[0] = nil
 		w.ends = w.ends[1:]
-		_, open := w.unclosed[r]
-		if coming := r.created && !r.ended; r.running > 0 || open || coming {
-			w.ends = append(w.ends, r) // later
-			return
+		if w.asksFor(r, now.Add(-keep)) {
+			later = append(later, r)
+			continue
 		}
 		w.disown(r)
 		if w.sessions[r.mark] = slices.DeleteFunc(w.sessions[r.mark], func(old *record) bool { return old == r }); len(w.sessions[r.mark]) == 0 {
 			delete(w.sessions, r.mark)
 		}
 	}
+	w.ends = append(w.ends, later...)
+}
+
+// asksFor reports whether somebody may yet ask for a session that had ended by then:
+// calls use it, it is not closed, or its events have not come; or so it is with what
+// it has become since it was renamed.
+func (w *watch) asksFor(r *record, then time.Time) bool {
+	now := r.latest()
+	_, open := w.unclosed[now]
+	return now.running > 0 || open || now.created && !now.ended || now != r && now.endedAt.After(then)
 }
 
 // lost checks why a client that has not closed its session lost it. Since the

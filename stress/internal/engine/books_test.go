@@ -6,6 +6,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ var storyLimits = limits{idle: time.Second, lifetime: 10 * time.Second, empty: 2
 
 func newStory(t *testing.T) *story {
 	t.Helper()
-	r := &run{Book: promise.NewBook(), limits: storyLimits, began: time.Now(), late: lateness.New(pollEvery), recorder: series.NewRecorder(time.Second), longest: time.Second}
+	r := &run{Book: promise.NewBook(), limits: storyLimits, began: time.Now(), late: lateness.New(pollEvery), recorder: series.NewRecorder(time.Second)}
 	l, err := newLife(r)
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +67,11 @@ func (y *story) created() *session {
 // found has a call get a session.
 func (s *session) foundNow() {
 	s.found(s.look(false, time.Now()), "Acquire")
+}
+
+// foundUnderSharedID has a call get a session under an ID that several go by.
+func (s *session) foundUnderSharedID() {
+	s.found(s.lookBack(time.Now(), s.life.over.Load()), "Acquire")
 }
 
 func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // in the time of a bubble
@@ -119,6 +125,22 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			y.over.Store(true)
 			s.foundNow()
 		}, "after the store was shut down"},
+		"handed out before a shutdown that was quicker than the books": {promise.NotStale, func(y *story) {
+			s := y.stored()
+			began, over := time.Now(), y.over.Load()
+			y.over.Store(true)
+			s.found(s.lookBack(began, over), "Acquire")
+		}, ""},
+		"handed out under a shared ID after the shutdown": {promise.NotStale, func(y *story) {
+			y.over.Store(true)
+			y.stored().foundUnderSharedID()
+		}, "after the store was shut down"},
+		"handed out under a shared ID after it was gone": {promise.NotStale, func(y *story) {
+			s := y.stored()
+			s.endedBy(time.Now())
+			pass(1)
+			s.foundUnderSharedID()
+		}, "after it was known to be gone"},
 		"a raised timeout holds from the change on": {promise.NotStale, func(y *story) {
 			s := y.stored()
 			next := storyLimits
@@ -193,6 +215,22 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			s.uses(time.Now(), 1)
 			_ = s.Close()
 		}, "was closed under 1 leases"},
+		"closed under a lease before a shutdown ran out of time": {promise.NotInUse, func(y *story) {
+			s := y.created()
+			s.uses(time.Now(), 1)
+			y.deadline = time.Now().Add(cutAfter)
+			y.cut.Store(true)
+			pass(cutAfter - 1)
+			_ = s.Close()
+		}, "was closed under 1 leases"},
+		"closed under a lease after a shutdown ran out of time": {promise.NotInUse, func(y *story) {
+			s := y.created()
+			s.uses(time.Now(), 1)
+			y.deadline = time.Now().Add(cutAfter)
+			y.cut.Store(true)
+			pass(cutAfter)
+			_ = s.Close()
+		}, ""},
 		"killed under a lease whose context goes on": {promise.NotInUse, func(y *story) {
 			s := y.created()
 			s.uses(time.Now(), 1)
@@ -264,6 +302,47 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			pass(promise.Grace)
 			s.review(time.Now(), promise.Grace)
 		}, "and was not closed yet"},
+		"there after its deadline, and many were refused": {promise.Prompt, func(y *story) {
+			s := y.created()
+			y.added.Add(backlog)
+			y.run.refusals.Add(backlog)
+			pass(2 * promise.Grace)
+			s.review(time.Now(), promise.Grace)
+		}, "is there 2s after its last use"},
+		"there after its deadline, for all that is known, as many events are on their way": {promise.Prompt, func(y *story) {
+			s := y.created()
+			y.added.Add(backlog)
+			pass(2 * promise.Grace)
+			s.review(time.Now(), promise.Grace)
+		}, ""},
+		"under a shared ID, and its Close waits for slow ones": {promise.Prompt, func(y *story) {
+			y.suffer(scenario.SlowClosers)
+			s := y.stored()
+			s.name.shared = true
+			pass(2 * promise.Grace)
+			s.review(time.Now(), promise.Grace)
+		}, ""},
+		"under a shared ID, and its Close waited for slow ones": {promise.Prompt, func(y *story) {
+			s := y.stored()
+			s.name.shared = true
+			pass(2 * promise.Grace)
+			y.suffer(0)
+			s.review(time.Now(), promise.Grace)
+		}, ""},
+		"under a shared ID, there after its deadline": {promise.Prompt, func(y *story) {
+			s := y.stored()
+			s.name.shared = true
+			pass(2 * promise.Grace)
+			s.review(time.Now(), promise.Grace)
+		}, "is there 2s after its last use"},
+		"ended while closers were slow, and not closed yet": {promise.Prompt, func(y *story) {
+			s := y.created()
+			s.endsFor(layover.ReasonClosed, 1)
+			y.tells(s, layover.EventEnded, layover.ReasonClosed)
+			pass(promise.Grace)
+			y.suffer(0)
+			s.review(time.Now(), promise.Grace)
+		}, ""},
 		"an ID in an error": {promise.Secret, func(y *story) {
 			y.keepsSecrets("no session "+y.stored().name.id, "an error")
 		}, "an error contains an ID: no session ******"},
@@ -292,6 +371,42 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestThoseInUseMayBeMoreThanALoweredMaximum(t *testing.T) {
+	y := newStory(t)
+	lower := storyLimits
+	lower.max = 1
+	y.limits.begin(lower, time.Now())
+	if most := y.mostDuring(func() {}); most != storyLimits.max {
+		t.Errorf("at most %d while the maximum is lowered, want %d", most, storyLimits.max)
+	}
+	y.limits.end(time.Now().Add(-1))
+	y.begins()
+	y.begins()
+	y.begins()
+	if most := y.mostDuring(y.begins); most != 4 {
+		t.Errorf("at most %d while four calls run, want 4", most)
+	}
+	for range 4 {
+		y.ends()
+	}
+	if most := y.mostDuring(func() {}); most != 1 {
+		t.Errorf("at most %d while no call runs, want 1", most)
+	}
+}
+
+func TestChangedLimitsAreLimits(t *testing.T) {
+	for most := 1; most < 8; most++ {
+		usual := storyLimits
+		usual.max = most
+		rng := rand.New(rand.NewPCG(1, 2))
+		for range 100 {
+			if got := around(usual, rng); got.max < 1 || got.max > most {
+				t.Errorf("a maximum of %d is changed to %d", most, got.max)
+			}
+		}
 	}
 }
 

@@ -102,7 +102,7 @@ func (c *client) addAs(s *session, n *name, o layover.Origin, f func(*session) (
 // within checks that no more sessions have leases than may be live, nor more bytes,
 // given that a session was just added.
 func (c *client) within(asked time.Time) {
-	_, most := c.limits.since(asked.Add(-c.run.longest))
+	_, most := c.limits.since(asked)
 	held, bytes := c.held.Load(), c.heldBytes.Load()
 	c.Expect(promise.Bounded, held <= int64(most.max), "%d sessions have leases, expected at most %d that are live", held, most.max)
 	c.Expect(promise.Bounded, bytes <= most.bytes, "sessions with leases take %d bytes, expected at most %d", bytes, most.bytes)
@@ -110,9 +110,16 @@ func (c *client) within(asked time.Time) {
 
 // catchUp waits until the events of earlier sessions have come.
 func (c *client) catchUp() {
-	for c.added.Load() > c.events.seen.Load()+c.run.refusals.Load()+backlog {
+	for c.unseen() > backlog {
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// unseen returns how many sessions may have been created, by whoever adds or renames,
+// without a report so far.
+func (l *life) unseen() int64 {
+	seen := l.events.seen.Load() + l.run.refusals.Load()
+	return int64(l.added.Load() + l.renamed.Load() - seen)
 }
 
 // refused checks why a session was not stored.
@@ -165,6 +172,7 @@ func (c *client) acquire(s *session) *lease {
 func (c *client) acquireShared(n *name) *lease {
 	c.begins()
 	n.pending.Add(1)
+	over := c.over.Load()
 	began := c.starts()
 	got := &lease{client: c}
 	var err error
@@ -179,11 +187,7 @@ func (c *client) acquireShared(n *name) *lease {
 	}
 	s := got.Session()
 	got.session = s
-	b := s.look(true, began)
-	if !b.gone.Before(began) {
-		b.gone = time.Time{} // that was meanwhile
-	}
-	s.found(b, "Acquire")
+	s.found(s.lookBack(began, over), "Acquire")
 	s.uses(began, c.id)
 	n.pending.Add(-1)
 	return got

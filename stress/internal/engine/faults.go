@@ -5,6 +5,7 @@ package engine
 
 import (
 	"errors"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 type faulty struct {
 	life   *life
 	faults scenario.Faults
+	began  time.Time
 	over   chan struct{} // closed when the phase is: who hangs goes on
 	once   sync.Once
 	hung   atomic.Int64
@@ -30,7 +32,7 @@ const mostHung = 3
 
 // suffer has other things go wrong from now on.
 func (l *life) suffer(f scenario.Faults) {
-	next := &faulty{life: l, faults: f, over: make(chan struct{})}
+	next := &faulty{life: l, faults: f, began: time.Now(), over: make(chan struct{})}
 	l.plan.Swap(next).relieve()
 }
 
@@ -111,16 +113,19 @@ func (f *faulty) observe(ev layover.Event) {
 
 // reconfigure changes the limits again and again until ctx ends, or while it runs,
 // and checks that what it says holds at once.
-func (c *client) reconfigure() {
-	usual, rng := c.run.limits, c.rng
-	around := func(d time.Duration) time.Duration { return d/2 + time.Duration(rng.Int64N(int64(d)*3/2)) }
+func (c *client) reconfigure() { c.change(around(c.run.limits, c.rng)) }
+
+// around returns limits that are not far from the usual ones.
+func around(usual limits, rng *rand.Rand) limits {
+	about := func(d time.Duration) time.Duration { return d/2 + time.Duration(rng.Int64N(int64(d)*3/2)) }
 	next := usual
-	next.idle = around(usual.idle)
-	next.empty = min(around(usual.empty), next.idle)
-	next.holding = max(next.empty, min(around(usual.holding), next.idle))
-	next.lifetime = max(next.idle, around(usual.lifetime))
-	next.max = usual.max/2 + rng.IntN(usual.max-usual.max/2+1)
-	c.change(next)
+	next.idle = about(usual.idle)
+	next.empty = min(about(usual.empty), next.idle)
+	next.holding = max(next.empty, min(about(usual.holding), next.idle))
+	next.lifetime = max(next.idle, about(usual.lifetime))
+	least := max(1, usual.max/2) // zero is no limit at all
+	next.max = least + rng.IntN(usual.max-least+1)
+	return next
 }
 
 // change has the store go by other limits.
@@ -146,3 +151,7 @@ func (c *client) change(next limits) {
 func (f *faulty) delays() bool {
 	return f.faults.Has(scenario.SlowClosers | scenario.HangingClosers)
 }
+
+// queued returns since when closers go on with those who wait: it may be later than
+// their ends, if the phase before had closers take their time.
+func (f *faulty) queued(since time.Time) time.Time { return later(since, f.began) }

@@ -30,6 +30,7 @@ type life struct {
 	draining, drained atomic.Bool // Drain was called, has returned
 	stopping, over    atomic.Bool // Shutdown was called, has returned
 	cut               atomic.Bool // without enough time
+	deadline          time.Time   // of that shutdown, if not later; set before cut
 
 	held      atomic.Int64 // sessions with a lease for sure
 	heldBytes atomic.Int64
@@ -37,6 +38,7 @@ type life struct {
 	mostBusy  atomic.Int64  // ever
 	begun     atomic.Uint64 // calls that may have had a lease, ever
 	added     atomic.Uint64 // sessions
+	renamed   atomic.Uint64 // of these, or are about to be
 	closes    atomic.Uint64
 	failed    atomic.Uint64 // of these, on purpose
 
@@ -150,13 +152,23 @@ func (l *life) released(size int64) {
 
 // begins notes that a call begins that may have a lease until ends.
 func (l *life) begins() {
-	l.begun.Add(1)
 	now := l.busy.Add(1)
+	l.begun.Add(1) // afterwards: who reads this one first misses nobody
 	for most := l.mostBusy.Load(); now > most && !l.mostBusy.CompareAndSwap(most, now); most = l.mostBusy.Load() {
 	}
 }
 
 func (l *life) ends() { l.busy.Add(-1) }
+
+// mostDuring returns how many places may be taken while f runs: the maximum, or after
+// it was lowered as many as are in use, who stay until they are released, however long
+// that takes.
+func (l *life) mostDuring(f func()) int {
+	now, begun, busy := time.Now(), l.begun.Load(), l.busy.Load()
+	f()
+	_, most := l.limits.since(now)
+	return max(most.max, int(busy)+int(l.begun.Load()-begun))
+}
 
 // keepsSecrets checks a text that the store has made.
 func (l *life) keepsSecrets(text, what string) {
@@ -206,6 +218,7 @@ func (l *life) stop(patience time.Duration) {
 // cutOff shuts the store down under its calls, without enough time.
 func (l *life) cutOff() {
 	l.stopping.Store(true)
+	l.deadline = time.Now().Add(cutAfter)
 	l.cut.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), cutAfter)
 	defer cancel()
@@ -227,6 +240,7 @@ const cutAfter = 3 * time.Millisecond
 func (l *life) judgeEnd() {
 	stats := l.store.Stats()
 	l.Expect(promise.Clean, stats.Live+stats.Retired+stats.Closing == 0, "%d sessions are live, %d retired and %d closing after the shutdown, expected none", stats.Live, stats.Retired, stats.Closing)
+	l.Expect(promise.Bounded, stats.Peak <= l.run.limits.max, "the store says that it had %d sessions at once, expected at most %d", stats.Peak, l.run.limits.max)
 	l.Expect(promise.ClosedOnce, stats.CloseFailed == l.failed.Load(), "the store counts %d Close calls that failed, expected %d", stats.CloseFailed, l.failed.Load())
 	l.Expect(promise.ClosedOnce, stats.Closed == l.closes.Load(), "the store counts %d Close calls, expected %d", stats.Closed, l.closes.Load())
 	l.events.judgeEnd(&stats)

@@ -127,6 +127,16 @@ func (s *session) look(others bool, now time.Time) before {
 	}
 }
 
+// lookBack returns what was known of the session when a call began which could not
+// know yet that it would get this one, nor that nobody else did.
+func (s *session) lookBack(began time.Time, over bool) before {
+	b := s.look(true, began)
+	if b.over = over; !b.gone.Before(began) {
+		b.gone = time.Time{} // that was meanwhile
+	}
+	return b
+}
+
 // found checks that a session which a call got may still be handed out. b is what
 // was known of it when the call began.
 func (s *session) found(b before, what string) {
@@ -274,7 +284,7 @@ func (s *session) Close() error {
 	l.Expect(promise.ClosedOnce, n == 1, "session %s was closed %d times, expected once", s, n)
 	l.Expect(promise.ClosedOnce, !refused, "session %s was closed, but the store had refused it", s)
 	if using > 0 {
-		killed := ending.reason == layover.ReasonKilled || l.cut.Load()
+		killed := ending.reason == layover.ReasonKilled || l.cut.Load() && !now.Before(l.deadline)
 		l.Expect(promise.NotInUse, killed, "session %s was closed under %d leases, expected none", s, using)
 		l.Expect(promise.NotInUse, ctx == nil || ctx.Err() != nil, "session %s was closed under a lease whose context was not canceled before", s)
 	} else if lag > 0 && ending.at.IsZero() && !l.stopping.Load() {

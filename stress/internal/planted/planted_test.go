@@ -1,0 +1,85 @@
+// Copyright 2026 The Layover Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package planted_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/c8e4ff29/layover/stress/internal/planted"
+)
+
+func TestTheHarnessFindsEveryPlantedBug(t *testing.T) {
+	h, err := build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("none", func(t *testing.T) {
+		t.Parallel()
+		o, err := h.run(t.Context(), "")
+		if err != nil || o.status != 0 || !strings.Contains(o.said, "\nok: ") {
+			t.Errorf("with no bug awake: exit status %d, %v, want 0 and a line that begins with ok:\n%s", o.status, err, o.end())
+		}
+	})
+	for _, b := range planted.All() {
+		t.Run(b.Name, func(t *testing.T) {
+			t.Parallel()
+			o, err := h.run(t.Context(), b.Name, b.Flags...)
+			if missing := o.found(b); err != nil || missing != "" {
+				t.Fatalf("%s: exit status %d after %s, %v, want %s\n%s", b.What, o.status, o.took, err, missing, o.end())
+			}
+			t.Logf("found in %.1fs", o.took.Seconds())
+		})
+	}
+}
+
+// A bug whose edits never wake, or are never asleep, proves nothing.
+func TestEveryEditIsAboutItsBug(t *testing.T) {
+	names := make(map[string]bool)
+	for _, b := range planted.All() {
+		if names[b.Name] {
+			t.Errorf("there are two bugs %s", b.Name)
+		}
+		names[b.Name] = true
+		if (len(b.Breaks) == 0) == (b.Says == "") || b.What == "" || len(b.Edits) == 0 {
+			t.Errorf("the bug %s is incomplete: %+v", b.Name, b)
+		}
+		awake := false
+		for _, e := range b.Edits {
+			awake = awake || strings.Contains(e.New, `planted("`+b.Name+`")`) || strings.Contains(e.New, `plantedNth("`+b.Name+`", `)
+		}
+		if !awake {
+			t.Errorf("nothing wakes the bug %s", b.Name)
+		}
+	}
+}
+
+func TestABugWhoseCodeHasChangedMustBePlantedAnew(t *testing.T) {
+	root := t.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "store.go"), []byte("package store\n\nvar a, b = 1, 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, want string
+		old        []string
+	}{
+		{"gone", "has changed", []string{"var c"}},
+		{"there twice", "has changed", []string{"1"}},
+		{"where another one is", "another place", []string{"a, b", "b = 1, 1"}},
+		{"there", "", []string{"var a", "b = 1, 1"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var bugs []planted.Bug
+			for _, old := range c.old {
+				bugs = append(bugs, planted.Bug{Name: "some-bug", Edits: []planted.Edit{{File: "store.go", Old: old, New: old}}})
+			}
+			_, err := planted.Overlay(root, t.TempDir(), bugs)
+			if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "some-bug")) {
+				t.Errorf("%v, want an error about %q that names the bug", err, c.want)
+			}
+		})
+	}
+}
