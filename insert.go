@@ -262,7 +262,7 @@ func (s *Store[S]) giveWay(c *config, n *newcomer[S]) (filed bool) {
 		}
 		break
 	}
-	s.settle(c, old, n.now)
+	s.settle(c, old, s.clock.now()) // somebody else may have ended it since n came
 	return filed
 }
 
@@ -274,7 +274,7 @@ func (s *Store[S]) displace(c *config, n *newcomer[S], old *entry[S]) (kept, fil
 	for {
 		st := old.load()
 		if st.phase() != live {
-			s.settle(c, old, n.now) // on its way out; its end comes before the newcomer
+			s.settle(c, old, s.clock.now()) // on its way out, perhaps since n came; its end is told before n
 			return false, false, nil
 		}
 		r := s.overdue(c, old, st, n.now)

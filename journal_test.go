@@ -472,3 +472,45 @@ func TestRememberingNothing(t *testing.T) {
 		wantErr(t, s.Touch("b"), ErrNotFound)
 	}
 }
+
+// Who ends a session need not be who settles it. An inserter that has looked at the
+// clock before must not date the end back, perhaps to before the session's deadline.
+func TestAnEndIsNeverReportedAsEarlierThanItWas(t *testing.T) {
+	for name, settle := range map[string]func(s *Store[*conn], before time.Duration){
+		"a victim": func(s *Store[*conn], before time.Duration) {
+			s.evict(s.config.Load(), before, s.ledger.policy.Victim(nil))
+		},
+		"one whose ID is taken": func(s *Store[*conn], before time.Duration) {
+			n := &newcomer[*conn]{now: before, id: "a", entry: newEntry("a", new(conn))}
+			_, _, err := s.displace(s.config.Load(), n, s.index.find("a"))
+			must(t, err)
+		},
+		"one that is replaced": func(s *Store[*conn], before time.Duration) {
+			n := &newcomer[*conn]{now: before, id: "b", entry: newEntry("b", new(conn))}
+			n.instead = s.index.find("a")
+			s.giveWay(s.config.Load(), n)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := new(recorder)
+				s := open(t, WithIdleTimeout(time.Hour), WithObserver(r.observe))
+				add(t, s, "a")
+				s.lock()
+				before := s.clock.now()
+				pass(time.Second)
+				e, ended := s.index.find("a"), time.Now()
+				if st := e.load(); !e.swap(st, st.ended(ReasonClosed)) { // by somebody who has yet to settle it
+					t.Fatal("it had ended before")
+				}
+				settle(s, before)
+				s.unlock()
+				synctest.Wait()
+				all := r.all()
+				if last := all[len(all)-1]; last.Kind != EventEnded || last.At.Before(ended) {
+					t.Errorf("%v %s before its end", last, ended.Sub(last.At))
+				}
+			})
+		})
+	}
+}

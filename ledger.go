@@ -340,6 +340,9 @@ func (s *Store[S]) evict(c *config, now time.Duration, e *entry[S]) bool {
 	if e == nil {
 		return false
 	}
+	if e.load().reason() != s.ledger.why {
+		now = s.clock.now() // somebody else has ended it, perhaps since the caller looked at the clock
+	}
 	s.settle(c, e, now)
 	return true
 }

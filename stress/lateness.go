@@ -4,6 +4,7 @@
 package main
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/c8e4ff29/layover"
@@ -27,8 +28,8 @@ func (w *watch) lag(now time.Time) {
 func (w *watch) allowance() time.Duration { return promise.Grace + 4*w.late }
 
 // probe measures how long the machine takes for what the store does at a
-// deadline: a timer fires, one goroutine starts another one, and the watch is
-// told.
+// deadline: a timer fires, one goroutine starts another one, which yields once as
+// closers do, and the watch is told.
 func (w *watch) probe() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -38,6 +39,7 @@ func (w *watch) probe() {
 	w.probed = time.Now()
 	time.AfterFunc(layover.Tick, func() {
 		go func() {
+			runtime.Gosched()
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.late = max(w.late, time.Since(w.probed))

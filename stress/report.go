@@ -141,7 +141,11 @@ func newProgress(f *os.File) *progress { return &progress{out: f, terminal: isTe
 
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull) // the other such device that there often is
+	return err != nil || !os.SameFile(info, null)
 }
 
 // columns is how wide anything may be.
@@ -232,7 +236,11 @@ func (c config) command() string {
 	}
 	what := "-sqlserver " + c.sql
 	if c.sql == "" {
-		what = fmt.Sprintf("-level %s -scenario %s -lifetime %s -empty %s -holding %s", c.level, c.scenario, c.lifetime(), c.empty(), c.holding())
+		life, empty, holding := c.lifetime(), c.empty(), c.holding()
+		if c.idle == 0 { // that suits the level, and they may follow it
+			life, empty, holding = c.life, c.unheld, c.held
+		}
+		what = fmt.Sprintf("-level %s -scenario %s -lifetime %s -empty %s -holding %s", c.level, c.scenario, life, empty, holding)
 	}
 	return fmt.Sprintf("%s ./stress %s -duration %s -clients %d -idle %s -max %d -seed %d", run, what, c.duration, c.clients, c.idle, c.max, c.seed)
 }

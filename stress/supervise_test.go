@@ -5,6 +5,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +46,31 @@ func TestARunThatTakesItsProcessDownIsReportedWithWhatRepeatsIt(t *testing.T) {
 	want := "\nrepeat with: " + c.command() + "\nFAILED: the process was taken down: panic: taken down on purpose"
 	if status != 1 || !strings.Contains(string(said), want) {
 		t.Errorf("status %d, and %q, want 1 and %q", status, said, want)
+	}
+}
+
+func TestWhatRepeatsACrashHasTheLimitsThatWereGiven(t *testing.T) {
+	given := []string{"-empty", "30ms", "-holding", "40ms", "-lifetime", "5s", "-seed", "3"}
+	c, err := parse(given, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, flags, _ := strings.Cut(c.command(), "./stress ")
+	again, err := parse(strings.Fields(flags), io.Discard)
+	if err != nil || again != c {
+		t.Errorf("%q gives %+v, %v, want %+v", flags, again, err, c)
+	}
+}
+
+// Else an interrupt of the one process would not be handed on.
+func TestOutputThatIsThrownAwayIsNoTerminal(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close() //nolint:errcheck // nothing was written
+	if isTerminal(null) {
+		t.Errorf("%s is taken for a terminal", os.DevNull)
 	}
 }
 

@@ -92,6 +92,18 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			pass(250*time.Millisecond + time.Millisecond)
 			s.foundNow()
 		}, "251ms after its last use, expected less than 251ms"},
+		"handed out late, as a coarse clock has ticked late": {promise.NotStale, func(y *story) {
+			y.limits = newChanges(limits{idle: time.Minute, lifetime: time.Hour, empty: 10 * time.Second, holding: time.Minute, max: 4, bytes: 1000}, time.Now())
+			s := y.stored()
+			pass(10*time.Second + promise.Grace)
+			s.foundNow()
+		}, ""},
+		"handed out later than a coarse clock can have ticked": {promise.NotStale, func(y *story) {
+			y.limits = newChanges(limits{idle: time.Minute, lifetime: time.Hour, empty: 10 * time.Second, holding: time.Minute, max: 4, bytes: 1000}, time.Now())
+			s := y.stored()
+			pass(10*time.Second + promise.Grace + 40*time.Millisecond)
+			s.foundNow()
+		}, "11.04s after its last use, expected less than 11.039"},
 		"a confirmed one may go unused for longer": {promise.NotStale, func(y *story) {
 			s := y.stored()
 			s.confirming = true

@@ -348,7 +348,7 @@ func (s *session) review(now time.Time, allowance time.Duration) {
 func (r *run) idles(ctx context.Context, l *life) {
 	r.recorder.Mark("nobody is there")
 	now := l.limits.now()
-	end := time.Now().Add(now.idle + now.resolution() + r.late.Allowance())
+	end := time.Now().Add(now.idle + l.resolution(time.Now()) + r.late.Allowance())
 	for l.store.Len() > 0 && time.Now().Before(end) {
 		began := time.Now()
 		if r.watch(ctx, l, nil, pollEvery+1); ctx.Err() != nil {

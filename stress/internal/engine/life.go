@@ -83,10 +83,15 @@ const hungAfter = 50 * time.Millisecond
 
 func (l *life) faults() *faulty { return l.plan.Load() }
 
-// resolution is how late a deadline may have been since then.
+// resolution is how late a deadline may have been since then. A coarse clock ticks,
+// and puts deadlines off by as much as it ticks late.
 func (l *life) resolution(since time.Time) time.Duration {
 	_, most := l.limits.since(since)
-	return most.resolution()
+	r := most.resolution()
+	if r >= coarseFrom {
+		r += l.run.late.MostAllowed()
+	}
+	return r
 }
 
 // secret is in every ID, and in nothing else.

@@ -28,10 +28,16 @@ func (l limits) options() []layover.Option {
 }
 
 // resolution is how late a deadline of the store's may be, as it documents it: a
-// part of the shortest timeout, within limits.
+// part of the shortest timeout, within limits; below 32 milliseconds its clock is
+// exact.
 func (l limits) resolution() time.Duration {
-	return max(time.Millisecond, min(time.Second, min(l.idle, l.lifetime, l.empty, l.holding)/256))
+	if r := min(l.idle, l.lifetime, l.empty, l.holding) / 256; r >= coarseFrom {
+		return min(time.Second, r)
+	}
+	return time.Millisecond
 }
+
+const coarseFrom = 32 * time.Millisecond
 
 // least returns the smaller of each limit, most the larger.
 func (l limits) least(o limits) limits {

@@ -6,6 +6,7 @@
 package lateness
 
 import (
+	"runtime"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type Meter struct {
 	polled time.Time     // when Poll was last called
 	probed time.Time     // when the probe that is on its way began
 	late   time.Duration // lately
+	most   time.Duration // ever
 }
 
 // New returns a meter whose [Meter.Poll] is to be called at this interval.
@@ -29,28 +31,40 @@ func New(every time.Duration) *Meter { return &Meter{every: every} }
 
 // Poll notes that a poll has come, and begins a probe unless one is on its way: it
 // does what a store does at a deadline, a timer that fires and a goroutine that
-// starts another one.
+// starts another one, which yields once, as closers do that look for more to close.
+// With few processors, that may take longer than all the rest.
 func (m *Meter) Poll(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.late = max(0, m.late-m.every)
 	if !m.polled.IsZero() {
-		m.late = max(m.late, now.Sub(m.polled)-m.every)
+		m.add(now.Sub(m.polled) - m.every)
 	}
 	m.polled = now
 	if !m.probed.IsZero() {
-		m.late = max(m.late, now.Sub(m.probed))
+		m.add(now.Sub(m.probed))
 		return
 	}
 	m.probed = now
-	time.AfterFunc(layover.Tick, func() { go m.arrive(now) })
+	time.AfterFunc(layover.Tick, func() {
+		go func() {
+			runtime.Gosched()
+			m.arrive(now)
+		}()
+	})
 }
 
 func (m *Meter) arrive(began time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.late = max(m.late, time.Since(began))
+	m.add(time.Since(began))
 	m.probed = time.Time{}
+}
+
+// add notes that something was as late. The caller holds the mutex.
+func (m *Meter) add(late time.Duration) {
+	m.late = max(m.late, late)
+	m.most = max(m.most, late)
 }
 
 // Allowance is how late the store may be now: [promise.Grace], and on a machine on
@@ -59,4 +73,11 @@ func (m *Meter) Allowance() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return promise.Grace + 4*m.late
+}
+
+// MostAllowed is the most that [Meter.Allowance] ever was.
+func (m *Meter) MostAllowed() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return promise.Grace + 4*m.most
 }

@@ -46,5 +46,8 @@ func TestALatePollIsAllowedForUntilTimeHasPassed(t *testing.T) {
 		if got := m.Allowance(); got > promise.Grace+4*2*time.Millisecond {
 			t.Errorf("%s when that was long ago, want little more than %s", got, promise.Grace)
 		}
+		if got, want := m.MostAllowed(), promise.Grace+4*300*time.Millisecond; got != want {
+			t.Errorf("the most that was allowed is %s, want %s", got, want)
+		}
 	})
 }
