@@ -165,8 +165,8 @@ func TestAGoroutineOfTheStoreIsFound(t *testing.T) {
 	}
 	for _, frame := range []string{"github.com/c8e4ff29/layover.(*Store[...]).sweep()", "github.com/c8e4ff29/layover/janitor.(*Pool[...]).work()"} {
 		one := "goroutine 4 [sleep]:\n" + frame
-		if got := atWork(others + "\n\n" + one); got != one {
-			t.Errorf("found %q, want %q", got, one)
+		if got := atWork(others + "\n\n" + one); got != frame {
+			t.Errorf("found %q, want %q", got, frame)
 		}
 	}
 	if got := stacks(); !strings.Contains(got, "TestAGoroutineOfTheStoreIsFound") {

@@ -78,7 +78,7 @@ func (w *watch) quiet() {
 		left = atWork(stacks())
 		return left == ""
 	})
-	w.Expect(promise.Clean, left == "", "the store is empty, and has a goroutine:\n%s", left)
+	w.Expect(promise.Clean, left == "", "the store is empty, and has a goroutine in %s", left)
 }
 
 // stacks returns those of all goroutines.
@@ -87,13 +87,13 @@ func stacks() string {
 	return string(b[:runtime.Stack(b, true)])
 }
 
-// atWork returns the first of the stacks on which the store is at work, empty: there is
+// atWork returns the first frame of the store on any of the stacks, empty: there is
 // none.
 func atWork(stacks string) string {
-	for one := range strings.SplitSeq(stacks, "\n\n") {
+	for line := range strings.Lines(stacks) {
 		for _, pkg := range []string{"layover.", "layover/janitor.", "layover/eviction."} {
-			if strings.Contains(one, "github.com/c8e4ff29/"+pkg) {
-				return one
+			if strings.Contains(line, "github.com/c8e4ff29/"+pkg) {
+				return strings.TrimSpace(line)
 			}
 		}
 	}

@@ -42,14 +42,14 @@ func TestTheWatchRemembersFormerIDsOfASessionInUse(t *testing.T) {
 		late, c := s.used(a).confirmed(a).begins(a), s.begins(a)
 		s.renews(c).ends(c)
 		for range 40 {
-			s.after(100 * time.Millisecond).watch.forget(s.now)
+			s.after(100 * time.Millisecond).forget(s.now)
 		}
 		if _, ok := s.follows(late, func() layover.Fingerprint { return b }, []layover.Fingerprint{a}); !ok {
 			t.Error("the former ID is forgotten, and a call still uses the session")
 		}
 		s.ends(late).ended(b, layover.ReasonLifetime)
 		for range 40 {
-			s.after(100 * time.Millisecond).watch.forget(s.now)
+			s.after(100 * time.Millisecond).forget(s.now)
 		}
 		if len(s.sessions) > 0 {
 			t.Errorf("%d sessions are remembered", len(s.sessions))

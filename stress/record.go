@@ -17,6 +17,7 @@ type record struct {
 	// From the observer.
 	created, confirmed, ended bool
 	createdAt, endedAt        time.Time
+	toldAt                    time.Time // when the watch was told of the end
 	reason                    layover.Reason
 	nth                       uint64 // to end
 	born, died                uint64 // its places among all events

@@ -105,6 +105,7 @@ func (w *watch) observe(ev layover.Event) {
 		w.Note(r.mark, ev.At, "ended: "+ev.Reason.String())
 		w.judge(r, ev)
 		r.ended, r.endedAt, r.reason, r.nth, r.died = true, ev.At, ev.Reason, w.counts.ended, w.counts.events
+		r.toldAt = later(ev.At, time.Now())
 		w.ends = append(w.ends, r)
 		delete(w.live, r)
 		if !r.confirmed {
@@ -348,7 +349,7 @@ func (w *watch) closed(f layover.Fingerprint, canceled bool, now time.Time) {
 	case r.ended:
 		w.tellLag(r)
 	case !r.created && r.calls == 0: // it was refused
-		r.endedAt = now
+		r.endedAt, r.toldAt = now, now
 		w.ends = append(w.ends, r)
 	}
 	w.Expect(promise.ClosedOnce, r.closes == 1, "session %s was closed %d times, expected once", f, r.closes)
@@ -390,9 +391,9 @@ func (w *watch) poll(s layover.Stats, now time.Time) {
 // forget drops what nobody will ask for any more, so that a long run needs no
 // more memory than a short one.
 func (w *watch) forget(now time.Time) {
-	keep := 2*w.idle + time.Second
+	keep := 2*w.idle + min(w.allowance(), 10*promise.Grace)
 	var later []*record
-	for len(w.ends) > 0 && now.Sub(w.ends[0].endedAt) > keep {
+	for len(w.ends) > 0 && now.Sub(w.ends[0].toldAt) > keep {
 		r := w.ends[0]
 		w.ends[0] = nil
 		w.ends = w.ends[1:]

@@ -821,6 +821,17 @@ func TestTheWatchTellsHowLateACloseIs(t *testing.T) {
 	}
 }
 
+func TestTheWatchRemembersWhatItWasToldLate(t *testing.T) {
+	s := newStory()
+	s.after(-time.Minute).used(a).back(a).ended(a, layover.ReasonLifetime)
+	if s.after(time.Minute).poll(layover.Stats{}); len(s.sessions[a]) == 0 {
+		t.Error("a session that has ended a minute ago is forgotten, of which the watch was told just now")
+	}
+	if s.after(time.Minute).poll(layover.Stats{}); len(s.sessions[a]) > 0 {
+		t.Error("a session is remembered a minute after the watch was told of its end")
+	}
+}
+
 func TestTheReportNamesABrokenPromiseLast(t *testing.T) {
 	s, m, out := newStory(), newMeter(storyLimits), new(bytes.Buffer)
 	s.created(a).created(a)

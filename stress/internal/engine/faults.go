@@ -117,12 +117,12 @@ func (c *client) reconfigure() { c.change(around(c.run.limits, c.rng)) }
 
 // around returns limits that are not far from the usual ones.
 func around(usual limits, rng *rand.Rand) limits {
-	around := func(d time.Duration) time.Duration { return d/2 + time.Duration(rng.Int64N(int64(d)*3/2)) }
+	about := func(d time.Duration) time.Duration { return d/2 + time.Duration(rng.Int64N(int64(d)*3/2)) }
 	next := usual
-	next.idle = around(usual.idle)
-	next.empty = min(around(usual.empty), next.idle)
-	next.holding = max(next.empty, min(around(usual.holding), next.idle))
-	next.lifetime = max(next.idle, around(usual.lifetime))
+	next.idle = about(usual.idle)
+	next.empty = min(about(usual.empty), next.idle)
+	next.holding = max(next.empty, min(about(usual.holding), next.idle))
+	next.lifetime = max(next.idle, about(usual.lifetime))
 	least := max(1, usual.max/2) // zero is no limit at all
 	next.max = least + rng.IntN(usual.max-least+1)
 	return next
