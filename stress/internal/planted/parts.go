@@ -20,6 +20,29 @@ var ofParts = []Bug{{
 		New:  "	if !planted(\"confirmed-leave-first\") && p.candidates[unconfirmed] >= p.few || p.keepConfirmed {\n",
 	}},
 }, {
+	Name:   "newcomers-starve",
+	What:   "newcomers make room for each other, however few they are",
+	Breaks: []promise.Promise{promise.Assured},
+	Edits: []Edit{{
+		File: "eviction/assured.go",
+		Old:  "	first, second := p.order()\n	s := p.payer(first, from)\n",
+		New: `	first, second := p.order()
+	if planted("newcomers-starve") {
+		first, second = unconfirmed, confirmed
+	}
+	s := p.payer(first, from)
+`,
+	}},
+}, {
+	Name: "panic-kills",
+	What: "a Close that panics is not contained",
+	Says: "the process was taken down: panic:",
+	Edits: []Edit{{
+		File: "janitor/worker.go",
+		Old:  "func (w *worker[T]) run() (err error) {\n	defer func() {\n",
+		New:  "func (w *worker[T]) run() (err error) {\n	defer func() {\n		if planted(\"panic-kills\") {\n			return\n		}\n",
+	}},
+}, {
 	Name:   "wheel-loses-one",
 	What:   "one session in fifty that the wheel would file again is filed nowhere",
 	Breaks: []promise.Promise{promise.Prompt, promise.Sound},

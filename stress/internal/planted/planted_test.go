@@ -4,12 +4,14 @@
 package planted_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/c8e4ff29/layover/stress/internal/planted"
+	"github.com/c8e4ff29/layover/stress/internal/scenario"
 )
 
 func TestTheHarnessFindsEveryPlantedBug(t *testing.T) {
@@ -81,5 +83,38 @@ func TestABugWhoseCodeHasChangedMustBePlantedAnew(t *testing.T) {
 				t.Errorf("%v, want an error about %q that names the bug", err, c.want)
 			}
 		})
+	}
+}
+
+func TestTheReadmeListsEveryBugAndEveryScenario(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := make(map[string]bool)
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| bug ") {
+			rows[line] = true
+		}
+	}
+	for _, b := range planted.All() {
+		there := false
+		for line := range rows {
+			if strings.HasPrefix(line, row(b)) {
+				there = true
+				delete(rows, line)
+			}
+		}
+		if !there {
+			t.Errorf("stress/README.md has no row that begins with\n%s", row(b))
+		}
+	}
+	for line := range rows {
+		t.Errorf("stress/README.md has a row for no bug: %s", line)
+	}
+	for _, s := range scenario.All {
+		if line := fmt.Sprintf("\n- `%s`: %s\n", s.Name, s.Sentence); !strings.Contains(string(text), line) {
+			t.Errorf("stress/README.md has no line%s", line)
+		}
 	}
 }

@@ -58,6 +58,19 @@ var ofSession = []Bug{{
 `,
 	}},
 }, {
+	Name:   "token-in-refusal",
+	What:   "a client that has lost its session is told its token in the error's text",
+	Breaks: []promise.Promise{promise.Secret},
+	Edits: []Edit{{
+		File: "session/dead.go",
+		Old:  "		sentinel: ErrNoSession, reason: \"SESSION_\" + strings.ToUpper(d.why), metadata: map[string]string{\"session\": d.mark.String()}}\n",
+		New: `		sentinel: ErrNoSession, reason: "SESSION_" + strings.ToUpper(d.why), metadata: map[string]string{"session": d.mark.String()}}
+	if planted("token-in-refusal") {
+		e.text = lostTexts[d.why] + " (session " + d.token + ")"
+	}
+`,
+	}},
+}, {
 	Name:   "stream-outlives-lease",
 	What:   "a stream gives its session back with its first message",
 	Breaks: []promise.Promise{promise.NotInUse},
@@ -96,7 +109,7 @@ var ofSession = []Bug{{
 }, {
 	Name: "cookie-panics",
 	What: "a cookie without a value panics, and that is not contained",
-	Says: "panic:",
+	Says: "the process was taken down: panic:",
 	Edits: []Edit{{
 		File: "session/candidates.go",
 		Old:  "	if value = textproto.TrimString(value); value != \"\" && value[0] != '=' {\n",

@@ -55,6 +55,15 @@ var ofStore = []Bug{{
 		New:  "{\n	return c.max > 0 && l.places > c.max && (!planted(\"one-too-many\") || l.places > c.max+1)\n}\n",
 	}},
 }, {
+	Name:   "bytes-given-back-twice",
+	What:   "the bytes of a session that leaves are taken off twice, so that too many are let in",
+	Breaks: []promise.Promise{promise.Sound, promise.Bounded},
+	Edits: []Edit{{
+		File: "ledger.go",
+		Old:  "	l.bytes -= e.size()\n",
+		New:  "	l.bytes -= e.size()\n	if planted(\"bytes-given-back-twice\") {\n		l.bytes -= e.size()\n	}\n",
+	}},
+}, {
 	Name:   "leased-evicted",
 	What:   "one victim in twenty that is in use is taken all the same",
 	Breaks: []promise.Promise{promise.NotInUse},
@@ -148,6 +157,23 @@ var ofStore = []Bug{{
 `,
 	}},
 }, {
+	Name:   "never-quiet",
+	What:   "a goroutine looks after the store until it is shut down, also while that is empty",
+	Breaks: []promise.Promise{promise.Clean},
+	Edits: []Edit{{
+		File: "ledger.go",
+		Old:  "	l.counts.peak = max(l.counts.peak, l.places)\n",
+		New: `	l.counts.peak = max(l.counts.peak, l.places)
+	if planted("never-quiet") && l.counts.created == 1 {
+		go func() {
+			for !s.stopped.Load() {
+				time.Sleep(100 * time.Millisecond)
+			}
+		}()
+	}
+`,
+	}},
+}, {
 	Name:   "closed-comes-back",
 	What:   "a session that was closed is found until the last call that uses it has ended",
 	Breaks: []promise.Promise{promise.NotStale, promise.Sound},
@@ -174,6 +200,15 @@ var ofStore = []Bug{{
 `,
 	}},
 }, {
+	Name:   "same-id-twice",
+	What:   "Add does not see that there is a session under the ID",
+	Breaks: []promise.Promise{promise.Sound, promise.Linear},
+	Edits: []Edit{{
+		File: "insert.go",
+		Old:  "	if old != nil && old != n.instead {\n",
+		New:  "	if old != nil && old != n.instead && !planted(\"same-id-twice\") {\n",
+	}},
+}, {
 	Name:   "event-lost",
 	What:   "one end in a hundred is not reported",
 	Breaks: []promise.Promise{promise.Ordered, promise.Bounded},
@@ -198,14 +233,14 @@ var ofStore = []Bug{{
 	}},
 }, {
 	Name:   "explained-wrongly",
-	What:   "what idled out is remembered as having come to the end of its lifetime",
+	What:   "what idled out is remembered as having made room for others",
 	Breaks: []promise.Promise{promise.Explained},
 	Edits: []Edit{{
 		File: "ledger.go",
 		Old:  "	turn := s.remember(e, st, now) ",
 		New: `	noted := st
 	if planted("explained-wrongly") && st.reason() == ReasonIdle {
-		noted = st&^(reasonMask<<reasonShift) | state(ReasonLifetime)<<reasonShift
+		noted = st&^(reasonMask<<reasonShift) | state(ReasonCapacity)<<reasonShift
 	}
 	turn := s.remember(e, noted, now) `,
 	}},
@@ -228,6 +263,38 @@ var ofStore = []Bug{{
 		New:  "	if n.origin.Quota == 0 || n.replace || fits() || plantedNth(\"quota-ignored\", 10) {\n",
 	}},
 }, {
+	Name:   "close-under-mutex",
+	What:   "Close runs under the store's mutex",
+	Breaks: []promise.Promise{promise.Answered},
+	Edits: []Edit{{
+		File: "lock.go",
+		Old:  "	if len(l.closing) > 0 {\n",
+		New: `	if planted("close-under-mutex") {
+		for _, e := range l.closing {
+			s.closeDone(e, e.value.Close())
+		}
+		clear(l.closing)
+		l.closing = l.closing[:0]
+	}
+	if len(l.closing) > 0 {
+`,
+	}},
+}, {
+	Name:   "observer-under-mutex",
+	What:   "the observer runs under the store's mutex",
+	Breaks: []promise.Promise{promise.Answered},
+	Edits: []Edit{{
+		File: "journal.go",
+		Old:  "		j.submit(delivery{observe: c.observer,",
+		New: `		if planted("observer-under-mutex") {
+			ev := s.event(kind, e.record(st, now))
+			ev.Fingerprint = s.Fingerprint(e.id())
+			c.observer(ev)
+			return
+		}
+		j.submit(delivery{observe: c.observer,`,
+	}},
+}, {
 	Name:   "mutex-kept",
 	What:   "one sweep in twenty returns with the store's mutex locked",
 	Breaks: []promise.Promise{promise.Answered},
@@ -235,6 +302,94 @@ var ofStore = []Bug{{
 		File: "ledger.go",
 		Old:  "			s.endSweep()\n		}\n		s.unlock()\n",
 		New:  "			s.endSweep()\n			if plantedNth(\"mutex-kept\", 20) {\n				return\n			}\n		}\n		s.unlock()\n",
+	}},
+}, {
+	Name:   "id-in-error",
+	What:   "the error of a lookup quotes the ID",
+	Breaks: []promise.Promise{promise.Secret},
+	Edits: []Edit{{
+		File: "errors.go",
+		Old:  "	mark func() Fingerprint\n",
+		New:  "	mark func() Fingerprint\n	id   string\n",
+	}, {
+		File: "explain.go",
+		Old:  "	return &NotFoundError{st.reason(), st.holds(), func() Fingerprint { return s.Fingerprint(id) }}\n",
+		New:  "	return &NotFoundError{st.reason(), st.holds(), func() Fingerprint { return s.Fingerprint(id) }, id}\n",
+	}, {
+		File: "errors.go",
+		Old:  "	return fmt.Sprintf(\"layover: session %s has ended: %s\", e.Fingerprint(), e.Reason)\n",
+		New: `	if planted("id-in-error") {
+		return fmt.Sprintf("layover: session %s has ended: %s", e.id, e.Reason)
+	}
+	return fmt.Sprintf("layover: session %s has ended: %s", e.Fingerprint(), e.Reason)
+`,
+	}},
+}, {
+	Name:   "id-in-log",
+	What:   "the line about a session that has ended quotes its ID",
+	Breaks: []promise.Promise{promise.Secret},
+	Edits: []Edit{{
+		File: "journal.go",
+		Old:  "	level := slog.LevelInfo\n	if ev.Reason",
+		New: `	if planted("id-in-log") {
+		j.submit(delivery{logger: l, level: slog.LevelInfo, text: "layover: session ended", attrs: []slog.Attr{slog.String("session", id)}})
+		return
+	}
+	level := slog.LevelInfo
+	if ev.Reason`,
+	}},
+}, {
+	Name:   "retired-forgotten",
+	What:   "Shutdown does not wait for those who are in use after their end",
+	Breaks: []promise.Promise{promise.Clean},
+	Edits: []Edit{{
+		File: "lock.go",
+		Old:  "	if l.places == 0 {\n		s.clock.park()\n",
+		New:  "	if l.places == 0 || planted(\"retired-forgotten\") && l.shut && l.live == 0 {\n		s.clock.park()\n",
+	}, {
+		File: "lifecycle.go",
+		Old:  "	s.ledger.sweeps.Wait()\n",
+		New:  "	if !planted(\"retired-forgotten\") {\n		s.ledger.sweeps.Wait()\n	}\n",
+	}},
+}, {
+	Name:   "killed-uncanceled",
+	What:   "the context of a session is canceled after its Close",
+	Breaks: []promise.Promise{promise.NotInUse},
+	Edits: []Edit{{
+		File: "ledger.go",
+		Old:  "	l.sources.drop(e.source)\n	s.cancel(e)\n",
+		New:  "	l.sources.drop(e.source)\n	if !planted(\"killed-uncanceled\") {\n		s.cancel(e)\n	}\n",
+	}, {
+		File: "store.go",
+		Old:  "	s.closed.Add(1)\n",
+		New:  "	s.closed.Add(1)\n	if planted(\"killed-uncanceled\") {\n		s.cancel(e)\n	}\n",
+	}},
+}, {
+	Name:   "lowered-maximum-ignored",
+	What:   "nobody leaves when the maximum is lowered",
+	Breaks: []promise.Promise{promise.Bounded, promise.Sound},
+	Edits: []Edit{{
+		File: "lifecycle.go",
+		Old:  "	if l.exceeds(c) {\n",
+		New:  "	if l.exceeds(c) && !planted(\"lowered-maximum-ignored\") {\n",
+	}},
+}, {
+	Name:   "maximum-known-early",
+	What:   "a lowered maximum holds before the idle ones have left, so that those who are released leave",
+	Breaks: []promise.Promise{promise.Assured},
+	Edits: []Edit{{
+		File: "lifecycle.go",
+		Old:  "	s.lock()\n	defer s.unlock()\n	s.config.Store(c)\n",
+		New:  "	if planted(\"maximum-known-early\") {\n		s.config.Store(c)\n		for e := range s.index.all() {\n			_ = s.Fingerprint(e.id())\n		}\n	}\n	s.lock()\n	defer s.unlock()\n	s.config.Store(c)\n",
+	}},
+}, {
+	Name:   "timeout-change-ignored",
+	What:   "what follows from the timeouts is computed once, and not when they change",
+	Breaks: []promise.Promise{promise.NotEarly, promise.NotStale, promise.Prompt},
+	Edits: []Edit{{
+		File: "options.go",
+		Old:  "	c.longestIdle = 0\n	for i, own := range",
+		New:  "	if planted(\"timeout-change-ignored\") && c.unused[0] != 0 {\n		return\n	}\n	c.longestIdle = 0\n	for i, own := range",
 	}},
 }, {
 	Name:   "old-id-lives",
