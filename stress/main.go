@@ -270,8 +270,9 @@ func start(args []string, stdout, stderr *os.File) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the next signal kills the process, as usual
-	time.AfterFunc(c.duration+time.Duration(len(what.Phases))*endTime+time.Minute, func() {
+	time.AfterFunc(c.longest(len(what.Phases)), func() {
 		_ = pprof.Lookup("goroutine").WriteTo(stderr, 1)
+		fmt.Fprintf(stdout, "\nrepeat with: %s\n", c.command())
 		fmt.Fprintln(stdout, "FAILED: the run is not over long after its time, so something hangs; standard error shows where")
 		os.Exit(1)
 	})
@@ -281,7 +282,16 @@ func start(args []string, stdout, stderr *os.File) int {
 	return 0
 }
 
-// endTime is how long the end of a phase may take.
+// longest is how long a run with so many phases at each level may take, all in all.
+func (c config) longest(phases int) time.Duration {
+	all := c.duration + time.Minute
+	for _, l := range c.levels() {
+		all += time.Duration(phases) * (endTime + 2*l.idle)
+	}
+	return all
+}
+
+// endTime is how long the end of a phase may take, beside two idle timeouts.
 const endTime = 5 * time.Second
 
 // list writes the scenarios.

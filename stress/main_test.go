@@ -266,3 +266,10 @@ func TestExitStatus(t *testing.T) {
 		}
 	}
 }
+
+func TestBothLevelsHaveTimeToEnd(t *testing.T) {
+	c := config{level: bothLevels, duration: time.Second, idle: 3 * time.Second}
+	if got, want := c.longest(10), time.Second+time.Minute+2*10*(5+6)*time.Second; got != want {
+		t.Errorf("a run may take %s, want %s", got, want)
+	}
+}

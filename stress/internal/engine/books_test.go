@@ -409,6 +409,18 @@ func TestThoseInUseMayBeMoreThanALoweredMaximum(t *testing.T) {
 	}
 }
 
+func TestThoseWhoComputeStayFew(t *testing.T) {
+	y := newStory(t)
+	y.run.Clients, y.run.crowds = 400, make(map[string]*Crowd)
+	y.run.gather(y.life, 0, []scenario.Crowd{{Kind: "callers", Share: 1}, {Kind: "keys", Share: 1}})
+	if got := y.run.crowds["keys"].Clients; got != mostKeys {
+		t.Errorf("%d of 400 clients have histories checked, want %d", got, mostKeys)
+	}
+	if got := y.run.crowds["callers"].Clients; got != 200 {
+		t.Errorf("%d of 400 clients call, want 200", got)
+	}
+}
+
 func TestChangedLimitsAreLimits(t *testing.T) {
 	for most := 1; most < 8; most++ {
 		usual := storyLimits

@@ -216,6 +216,9 @@ func (r *run) gather(l *life, nth int, crowds []scenario.Crowd) (all []member) {
 	}
 	for _, c := range crowds {
 		n := max(1, r.Clients*c.Share/total)
+		if c.Kind == "keys" {
+			n = min(n, mostKeys)
+		}
 		for range n {
 			id := len(all) + 1
 			rng := rand.New(rand.NewPCG(r.Seed, uint64(nth)<<32|uint64(id)))
@@ -228,6 +231,10 @@ func (r *run) gather(l *life, nth int, crowds []scenario.Crowd) (all []member) {
 	}
 	return all
 }
+
+// mostKeys bounds how many have histories checked at once: each of them computes all
+// the time, on several goroutines, and hundreds would keep the others from the store.
+const mostKeys = 4
 
 // find returns the kind of this name. Scenarios name no others, as a test tells.
 func find(name string) kind {
