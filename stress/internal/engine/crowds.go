@@ -199,7 +199,7 @@ func (c *client) mob(ctx context.Context) {
 // weigh has sessions that take bytes.
 func (c *client) weigh(ctx context.Context) {
 	most := c.run.limits.bytes
-	l := c.add(layover.Origin{Source: c.source, Size: c.rng.Int64N(most / 16)})
+	l := c.add(layover.Origin{Source: c.source, Size: c.rng.Int64N(most / 4)})
 	if l == nil {
 		pause(ctx, time.Millisecond)
 		return
@@ -279,13 +279,29 @@ func (c *client) replace(ctx context.Context) {
 	}
 	s := l.session
 	l.release()
-	if c.rng.IntN(2) == 0 {
+	switch c.rng.IntN(16) {
+	case 0:
+		c.growsOld(ctx, s)
+	case 1, 2, 3, 4, 5, 6, 7:
 		if l = c.acquire(s); l != nil {
 			l.release()
 			c.removes(s)
 		}
 	}
 	pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
+}
+
+// growsOld uses a session until its lifetime is over, whatever ID it has had.
+func (c *client) growsOld(ctx context.Context, s *session) {
+	l := c.acquire(s)
+	for l != nil {
+		l.confirms()
+		l.release()
+		if !pause(ctx, c.run.limits.idle/8) {
+			return
+		}
+		l = c.acquire(s)
+	}
 }
 
 // renames gives the session another ID. The old one finds nothing from then on.

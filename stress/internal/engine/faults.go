@@ -27,8 +27,8 @@ type faulty struct {
 	events atomic.Uint64
 }
 
-// mostHung is how many Close calls hang at once.
-const mostHung = 3
+// mostHung is how many Close calls hang at once: more than there are closers.
+const mostHung = closers + 2
 
 // suffer has other things go wrong from now on.
 func (l *life) suffer(f scenario.Faults) {
@@ -119,6 +119,10 @@ func (c *client) reconfigure() { c.change(around(c.run.limits, c.rng)) }
 func around(usual limits, rng *rand.Rand) limits {
 	about := func(d time.Duration) time.Duration { return d/2 + time.Duration(rng.Int64N(int64(d)*3/2)) }
 	next := usual
+	if rng.IntN(8) == 0 { // those who come now are expected to stay, until that changes
+		next.idle, next.empty, next.holding, next.lifetime = 50*usual.idle, 50*usual.empty, 50*usual.holding, 50*usual.lifetime
+		return next
+	}
 	next.idle = about(usual.idle)
 	next.empty = min(about(usual.empty), next.idle)
 	next.holding = max(next.empty, min(about(usual.holding), next.idle))
@@ -147,10 +151,9 @@ func (c *client) change(next limits) {
 		"%d sessions were there after the maximum was set to %d, while at most %d were in use", stats.Live+stats.Retired, next.max, inUse)
 }
 
-// delays reports whether closers may take their time.
-func (f *faulty) delays() bool {
-	return f.faults.Has(scenario.SlowClosers | scenario.HangingClosers)
-}
+// delays reports whether closers may take their time. Those that hang do not hold up
+// others: more of them than there are closers do, and others take their places.
+func (f *faulty) delays() bool { return f.faults.Has(scenario.SlowClosers) }
 
 // queued returns since when closers go on with those who wait: it may be later than
 // their ends, if the phase before had closers take their time.

@@ -62,7 +62,7 @@ func newLife(r *run) (*life, error) {
 	store, err := layover.New[*session](append(r.limits.options(),
 		layover.WithSourceShare(0),
 		layover.WithMaxLeaseAge(0), // nobody is killed for a call that takes long
-		layover.WithClosers(4),
+		layover.WithClosers(closers),
 		layover.WithHungClose(hungAfter),
 		layover.WithObserver(l.observe),
 		layover.WithLogger(slog.New(&lines{l})),
@@ -77,6 +77,8 @@ func newLife(r *run) (*life, error) {
 	}
 	return l, nil
 }
+
+const closers = 4
 
 // hungAfter is how long a Close may take before another goroutine takes its place.
 const hungAfter = 50 * time.Millisecond
@@ -232,6 +234,8 @@ func (l *life) cutOff() {
 	var late *layover.ShutdownError
 	ok := err == nil || errors.As(err, &late) && errors.Is(err, context.DeadlineExceeded)
 	l.Expect(promise.Clean, ok, "Shutdown without enough time returned %v, expected a *ShutdownError or none", err)
+	stats := l.store.Stats()
+	l.Expect(promise.Clean, stats.Live+stats.Retired == 0, "%d sessions are live and %d retired after a shutdown without enough time, expected none", stats.Live, stats.Retired)
 	if late != nil {
 		most := int(l.mostBusy.Load())
 		l.Expect(promise.Clean, late.Killed <= most, "Shutdown says that it has killed %d sessions in use, but at most %d calls ran", late.Killed, most)
