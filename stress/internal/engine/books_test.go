@@ -306,7 +306,19 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			s := y.created()
 			pass(250*time.Millisecond + time.Millisecond + promise.Grace + 1)
 			s.review(time.Now(), promise.Grace)
-		}, "is there 1.251s after its last use"},
+		}, "is there 1.001s after its idle deadline, expected less than 1.001s"},
+		"there after its lifetime, and in use": {promise.Prompt, func(y *story) {
+			s := y.created()
+			s.uses(time.Now(), 1)
+			pass(10*time.Second + time.Millisecond + promise.Grace + 1)
+			s.review(time.Now(), promise.Grace)
+		}, "is there 1.001s after the end of its lifetime"},
+		"there after its own end": {promise.Prompt, func(y *story) {
+			s := y.created()
+			s.own = time.Now().Add(time.Millisecond)
+			pass(2*time.Millisecond + promise.Grace + 1)
+			s.review(time.Now(), promise.Grace)
+		}, "is there 1.001s after its own end"},
 		"ended and not closed": {promise.Prompt, func(y *story) {
 			s := y.created()
 			s.endsFor(layover.ReasonClosed, 1)
@@ -320,7 +332,7 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			y.run.refusals.Add(backlog)
 			pass(2 * promise.Grace)
 			s.review(time.Now(), promise.Grace)
-		}, "is there 2s after its last use"},
+		}, "is there 1.75s after its idle deadline"},
 		"there after its deadline, for all that is known, as many events are on their way": {promise.Prompt, func(y *story) {
 			s := y.created()
 			y.added.Add(backlog)
@@ -346,7 +358,7 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 			s.name.shared = true
 			pass(2 * promise.Grace)
 			s.review(time.Now(), promise.Grace)
-		}, "is there 2s after its last use"},
+		}, "is there 1.75s after its idle deadline"},
 		"ended while closers were slow, and not closed yet": {promise.Prompt, func(y *story) {
 			s := y.created()
 			s.endsFor(layover.ReasonClosed, 1)

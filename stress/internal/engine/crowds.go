@@ -403,6 +403,7 @@ func (c *client) canceled(lease context.Context, s *session) {
 	case <-time.After(c.run.answerTime()):
 	}
 	var why *layover.EndedError
+	c.keepsSecrets(fmt.Sprintf("%v %+v", context.Cause(lease), context.Cause(lease)), "the cause of a context")
 	c.Expect(promise.NotInUse, errors.As(context.Cause(lease), &why), "the context of session %s was not canceled after Kill, expected that it says why: %v", s, context.Cause(lease))
 }
 

@@ -330,25 +330,46 @@ func (r *run) sample(l *life, s layover.Stats) {
 func (s *session) review(now time.Time, allowance time.Duration) {
 	l := s.life
 	s.mu.Lock()
-	_, longest := s.timeouts(s.done)
-	idle := s.using == 0 && s.name.pending.Load() == 0 && !s.added.IsZero()
-	unused, over := now.Sub(s.done), s.closed || s.ended > 0 || s.refused
+	late := l.resolution(s.done) + allowance
+	due, why := s.due()
+	over := s.closed || s.ended > 0 || s.refused
+	if s.name.shared { // its end is known only by its Close
+		due = l.faults().queued(due)
+		over = over || s.using > 0 || l.faults().delays()
+	}
 	free := s.using == 0 && s.ended > 0 && !s.closed
 	since := now.Sub(l.faults().queued(later(s.endedAt, s.done)))
-	if s.name.shared { // its end is known only by its Close
-		unused, idle = now.Sub(l.faults().queued(s.done)), idle && !l.faults().delays()
-	}
-	late := l.resolution(s.done) + allowance
 	s.mu.Unlock()
-	if idle && !over && unused > longest+late {
+	if by := now.Sub(due); why != "" && !over && by > late {
 		ok := l.unseen() > backlog/2 // the event may be on its way
-		l.Expect(promise.Prompt, ok, "session %s is there %s after its last use, expected less than %s", s, unused, longest+late)
+		l.Expect(promise.Prompt, ok, "session %s is there %s after %s, expected less than %s", s, by, why, late)
 	} else {
 		l.Expect(promise.Prompt, true, "")
 	}
 	if free && !l.faults().delays() {
 		l.Expect(promise.Prompt, since < allowance, "session %s ended %s ago and was not closed yet, expected less than %s", s, since, allowance)
 	}
+}
+
+// due returns when the session must have ended at the latest, and what that is; empty:
+// it is not known. The caller holds the mutex.
+func (s *session) due() (at time.Time, why string) {
+	if s.added.IsZero() {
+		return time.Time{}, ""
+	}
+	_, most := s.life.limits.since(s.added)
+	at, why = s.added.Add(most.lifetime), "the end of its lifetime"
+	if !s.own.IsZero() && s.own.Before(at) {
+		at, why = s.own, "its own end"
+	}
+	if s.using > 0 || s.name.pending.Load() > 0 {
+		return at, why
+	}
+	_, longest := s.timeouts(s.done)
+	if idle := s.done.Add(longest); idle.Before(at) {
+		at, why = idle, "its idle deadline"
+	}
+	return at, why
 }
 
 // idles waits until nothing is left in the store, which nobody uses.

@@ -232,11 +232,11 @@ func (s *session) reported(t *trail, ev layover.Event) {
 	s.mu.Unlock()
 	l.Expect(promise.ClosedOnce, ended <= 1, "session %s was reported to have ended %d times, expected once", s, ended)
 	s.justified(ev.Reason, began, ev.At, leased)
-	switch ev.Reason {
-	case layover.ReasonIdle, layover.ReasonUnconfirmed:
+	expired := ev.Reason == layover.ReasonIdle || ev.Reason == layover.ReasonUnconfirmed
+	if expired {
 		l.Expect(promise.Ordered, t.confirmed == (ev.Reason == layover.ReasonIdle), "session %s ended (%s), and it was confirmed: %t", s, ev.Reason, t.confirmed)
-		fallthrough
-	case layover.ReasonCapacity, layover.ReasonQuota:
+	}
+	if expired || ev.Reason == layover.ReasonCapacity || ev.Reason == layover.ReasonQuota {
 		l.Expect(promise.NotInUse, !ev.InUse, "session %s ended (%s) although it was leased, expected never", s, ev.Reason)
 	}
 	if s.n%explainEvery == 0 {

@@ -45,7 +45,13 @@ func (f *faulty) relieve() {
 	})
 }
 
-var errClose = errors.New("the close failed on purpose")
+// failure is what goes wrong in the Close of a session. It quotes the ID, which the
+// store must not pass on.
+func failure(s *session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.New("the Close of " + s.name.id + " fails on purpose")
+}
 
 // close is what happens in the Close of a session, after it was noted.
 func (f *faulty) close(s *session, _ int32) error {
@@ -66,10 +72,10 @@ func (f *faulty) close(s *session, _ int32) error {
 	switch {
 	case has(scenario.FailingClosers, 3):
 		f.life.failed.Add(1)
-		return errClose
+		return failure(s)
 	case has(scenario.PanickingClosers, 5):
 		f.life.failed.Add(1)
-		panic(errClose)
+		panic(failure(s))
 	case has(scenario.PanickingClosers, 7):
 		f.life.failed.Add(1)
 		runtime.Goexit()

@@ -231,6 +231,9 @@ func (l *life) cutOff() {
 	defer cancel()
 	err := l.store.Shutdown(ctx)
 	l.over.Store(true)
+	if err != nil {
+		l.keepsSecrets(fmt.Sprintf("%v %+v", err, err), "the error of a shutdown")
+	}
 	var late *layover.ShutdownError
 	ok := err == nil || errors.As(err, &late) && errors.Is(err, context.DeadlineExceeded)
 	l.Expect(promise.Clean, ok, "Shutdown without enough time returned %v, expected a *ShutdownError or none", err)

@@ -106,10 +106,3 @@ func (o outcome) found(b planted.Bug) (missing string) {
 	}
 	return ""
 }
-
-// end returns the last lines.
-func (o outcome) end() string {
-	const most = 60
-	lines := strings.Split(o.said, "\n")
-	return strings.Join(lines[max(0, len(lines)-most):], "\n")
-}

@@ -77,4 +77,13 @@ var ofParts = []Bug{{
 		Old:  "	if !t.placed {\n		return\n	}\n",
 		New:  "	if !t.placed || plantedNth(\"resource-place-lost\", 10) {\n		return\n	}\n",
 	}},
+}, {
+	Name:   "hung-keeps-its-place",
+	What:   "a Close that hangs keeps its place among the closers",
+	Breaks: []promise.Promise{promise.Prompt},
+	Edits: []Edit{{
+		File: "janitor/pool.go",
+		Old:  "	return p.hurried || p.running-min(p.hung, p.config.MaxHung) < p.config.Workers\n",
+		New:  "	if planted(\"hung-keeps-its-place\") {\n		return p.running < p.config.Workers\n	}\n	return p.hurried || p.running-min(p.hung, p.config.MaxHung) < p.config.Workers\n",
+	}},
 }}

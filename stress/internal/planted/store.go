@@ -404,4 +404,32 @@ var ofStore = []Bug{{
 		Old:  "	if e := s.index.get(h, id); e != nil {\n		return e, nil\n",
 		New:  "	if e := s.index.get(h, id); e != nil {\n		if planted(\"old-id-lives\") {\n			return e.latest(), nil\n		}\n		return e, nil\n",
 	}},
+}, {
+	Name:   "timeouts-not-refiled",
+	What:   "when the timeouts change, the janitor still looks at each session when it was to by the former ones",
+	Breaks: []promise.Promise{promise.Prompt},
+	Flags:  []string{"-level", "store", "-scenario", "reconfiguration"},
+	Edits: []Edit{{
+		File: "lifecycle.go",
+		Old:  "		s.refile()\n",
+		New:  "		if !planted(\"timeouts-not-refiled\") {\n			s.refile()\n		}\n",
+	}},
+}, {
+	Name:   "renamed-begins-anew",
+	What:   "the lifetime of a session that is renamed begins anew",
+	Breaks: []promise.Promise{promise.NotStale, promise.Prompt},
+	Edits: []Edit{{
+		File: "rename.go",
+		Old:  "		e.inheritAge(heir, n.now)\n",
+		New:  "		if !planted(\"renamed-begins-anew\") {\n			e.inheritAge(heir, n.now)\n		}\n",
+	}},
+}, {
+	Name:   "bytes-unchecked",
+	What:   "what comes is let in as long as the bytes before it fit",
+	Breaks: []promise.Promise{promise.Bounded},
+	Edits: []Edit{{
+		File: "ledger.go",
+		Old:  "	return n <= 0 || c.maxBytes == 0 || n <= c.maxBytes-l.bytes\n",
+		New:  "	return n <= 0 || c.maxBytes == 0 || n <= c.maxBytes-l.bytes || planted(\"bytes-unchecked\") && l.bytes < c.maxBytes\n",
+	}},
 }}
