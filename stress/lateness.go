@@ -4,48 +4,31 @@
 package main
 
 import (
-	"runtime"
 	"time"
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
-// lag keeps book of how late the machine is, and forgets it at the rate of time.
-func (w *watch) lag(now time.Time) {
-	w.late = max(0, w.late-pollEvery)
-	if !w.probed.IsZero() {
-		w.late = max(w.late, now.Sub(w.probed))
-	}
-	if !w.polled.IsZero() {
-		w.late = max(w.late, now.Sub(w.polled)-pollEvery)
-	}
-	w.polled = now
+// probe measures how late the machine is, and how long the watch is waited for.
+func (w *watch) probe() {
+	w.late.Probe(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+	})
 }
 
-// allowance is how late the store may be: on a machine on which even a poll or
-// a probe is late, several times that on top of the grace.
-func (w *watch) allowance() time.Duration { return promise.Grace + 4*w.late }
+// allowance is how late the store may be.
+func (w *watch) allowance() time.Duration { return w.late.Allowance() }
 
-// probe measures how long the machine takes for what the store does at a
-// deadline: a timer fires, one goroutine starts another one, which yields once as
-// closers do, and the watch is told.
-func (w *watch) probe() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.probed.IsZero() {
-		return
+// behind returns by how much the store's clock may put a deadline off: a coarse one
+// does by as much as it ticks late.
+func (w *watch) behind(c config) time.Duration {
+	late := c.resolution()
+	if late > exact {
+		late += w.late.MostAllowed()
 	}
-	w.probed = time.Now()
-	time.AfterFunc(layover.Tick, func() {
-		go func() {
-			runtime.Gosched()
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.late = max(w.late, time.Since(w.probed))
-			w.probed = time.Time{}
-		}()
-	})
+	return late
 }
 
 // lingering is a session that is past a deadline, for all that the watch knows.
@@ -60,7 +43,7 @@ type lingering struct {
 func (w *watch) review(now time.Time) (all []lingering) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.lag(now)
+	w.late.Poll(now)
 	for r := range w.live {
 		if r.running == 0 {
 			since := later(r.createdAt, r.lastDone)

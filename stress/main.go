@@ -234,7 +234,7 @@ func (c config) checkLimits() error {
 	}
 	switch {
 	case c.clients < least || c.clients > maxClients:
-		return fmt.Errorf("-clients %d: use %d to %d", c.clients, least, maxClients)
+		return fmt.Errorf("-clients %d: at the level %s use %d to %d", c.clients, c.level, least, maxClients)
 	case c.idle < minIdle || c.idle > maxDuration:
 		return fmt.Errorf("-idle %s: use %s to %s", c.idle, minIdle, maxDuration)
 	case c.life != 0 && (c.life < c.idle || c.life > maxDuration):

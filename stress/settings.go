@@ -127,7 +127,7 @@ func extreme[T cmp.Ordered](w *watch, since time.Time, of func(config) T, choose
 func (w *watch) longestUnused(since time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return most(w, since, func(c config) time.Duration { return c.idle + c.resolution() })
+	return most(w, since, func(c config) time.Duration { return c.idle + w.behind(c) })
 }
 
 func maximum(c config) int { return c.max }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/lateness"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -43,11 +44,9 @@ type watch struct {
 	owned       map[string][]*record // by principals that may have only so many
 	newest      *record              // the last one that was created
 	counts      struct{ events, created, ended, renamed, opened, closed, entered uint64 }
-	settings    []setting     // never empty
-	ending      ending        // how the store ends
-	polled      time.Time     // when poll was last called
-	probed      time.Time     // when the probe that is on its way began
-	late        time.Duration // by how much polls and probes were late lately
+	settings    []setting // never empty
+	ending      ending    // how the store ends
+	late        *lateness.Meter
 }
 
 // newWatch returns the watch of one store, which writes into the book of the run.
@@ -56,6 +55,7 @@ func newWatch(c config, b *promise.Book, before baseline) *watch {
 		Book:     b,
 		config:   c,
 		before:   before,
+		late:     lateness.New(pollEvery),
 		settings: []setting{{config: c}},
 		planted:  func() uint64 { return 0 },
 		lagged:   func(time.Duration) {},
@@ -195,11 +195,11 @@ func (w *watch) enter(c *call, f layover.Fingerprint, brought bool) {
 	r := w.current(c, w.record(f, byCalls))
 	w.Expect(promise.Own, brought, "session %s was handed to a call that did not bring its cookie", f)
 	w.Expect(promise.Own, r.calls > 0, "session %s was handed out before the call that it was made for had it", f)
-	unused, longest := c.start.Sub(r.lastDone), most(w, r.lastDone, func(c config) time.Duration { return r.timeout(c) + c.resolution() })
+	unused, longest := c.start.Sub(r.lastDone), most(w, r.lastDone, func(c config) time.Duration { return r.timeout(c) + w.behind(c) })
 	if r.running == 0 && !w.mayBeUsed(r.lastDone.Add(longest)) {
 		w.Expect(promise.NotStale, unused < longest, "session %s was handed out %s after its last use, expected less than %s", f, unused, longest)
 	}
-	age, oldest := c.start.Sub(r.entered), most(w, r.entered, func(c config) time.Duration { return c.lifetime() + c.resolution() })
+	age, oldest := c.start.Sub(r.entered), most(w, r.entered, func(c config) time.Duration { return c.lifetime() + w.behind(c) })
 	w.Expect(promise.NotStale, age < oldest, "session %s was handed out at the age of %s, expected less than %s", f, age, oldest)
 	w.uses(c, r, c.start)
 }

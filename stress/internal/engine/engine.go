@@ -298,6 +298,7 @@ func (r *run) answerTime() time.Duration { return 10 * r.late.Allowance() }
 func (r *run) poll(l *life, all []member) {
 	now := time.Now()
 	r.late.Poll(now)
+	r.late.Probe(nil)
 	err := l.store.Check()
 	r.Expect(promise.Sound, err == nil, "the store contradicts itself: %v", err)
 	var s layover.Stats

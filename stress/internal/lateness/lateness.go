@@ -26,13 +26,11 @@ type Meter struct {
 	most   time.Duration // ever
 }
 
-// New returns a meter whose [Meter.Poll] is to be called at this interval.
+// New returns a meter whose [Meter.Poll] is to be called at this interval, and Probe
+// as often.
 func New(every time.Duration) *Meter { return &Meter{every: every} }
 
-// Poll notes that a poll has come, and begins a probe unless one is on its way: it
-// does what a store does at a deadline, a timer that fires and a goroutine that
-// starts another one, which yields once, as closers do that look for more to close.
-// With few processors, that may take longer than all the rest.
+// Poll notes that a poll has come.
 func (m *Meter) Poll(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -40,24 +38,39 @@ func (m *Meter) Poll(now time.Time) {
 	if !m.polled.IsZero() {
 		m.add(now.Sub(m.polled) - m.every)
 	}
-	m.polled = now
 	if !m.probed.IsZero() {
 		m.add(now.Sub(m.probed))
+	}
+	m.polled = now
+}
+
+// Probe measures how long the machine takes for what a store does at a deadline, unless
+// a probe is on its way: a timer fires, and a goroutine starts another one, which
+// yields once, as closers do that look for more to close. With few processors, that
+// may take longer than all the rest. Then comes what told does, which stands for
+// whoever is told of it; nil: nobody is.
+func (m *Meter) Probe(told func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.probed.IsZero() {
 		return
 	}
-	m.probed = now
+	m.probed = time.Now()
 	time.AfterFunc(layover.Tick, func() {
 		go func() {
 			runtime.Gosched()
-			m.arrive(now)
+			if told != nil {
+				told()
+			}
+			m.arrive()
 		}()
 	})
 }
 
-func (m *Meter) arrive(began time.Time) {
+func (m *Meter) arrive() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.add(time.Since(began))
+	m.add(time.Since(m.probed))
 	m.probed = time.Time{}
 }
 
