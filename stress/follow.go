@@ -85,7 +85,7 @@ func (c *client) told(r reply, s span) {
 	}
 	c.own.told = &s
 	c.watch.Expect(promise.Explained, c.own.schema != defaultSchema, "a client was told that session %s is lost, which held nothing", l.mark)
-	c.watch.lost(l.mark, l.reason, s.end.Sub(c.own.last.start))
+	c.watch.lost(l.mark, l.reason, span{c.own.last.start, s.end})
 }
 
 // acknowledges reports whether a call shows that its client knows of a loss.
@@ -134,7 +134,7 @@ func (c *client) left(r reply, s span) {
 		}
 	}
 	if c.own.told == nil {
-		c.watch.lost(c.own.mark, "", s.end.Sub(c.own.last.start))
+		c.watch.lost(c.own.mark, "", span{c.own.last.start, s.end})
 	}
 }
 

@@ -47,7 +47,14 @@ func TestTheWatchGoesByTheMostLenientSettingsInForce(t *testing.T) {
 		},
 		"lost since the timeout was shorter": func(s *story) {
 			s.says(layover.ReasonIdle)
-			s.adopts(time.Second/2, 2).lost(a.String(), "", time.Second/2)
+			s.adopts(time.Second/2, 2).loses(a.String(), time.Second/2)
+		},
+		"lost by a shorter timeout, and judged long after": func(s *story) {
+			s.says(layover.ReasonIdle)
+			s.adopts(time.Second/2, 2)
+			told := s.now
+			s.adopts(time.Second, 2).after(time.Second)
+			s.lost(a.String(), "", span{told.Add(-time.Second / 2), told})
 		},
 		"its client has it longer": func(s *story) {
 			s.adopts(4*time.Second, 2)

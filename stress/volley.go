@@ -113,7 +113,7 @@ func (v *volley) judge() {
 		return
 	}
 	if v.closed == nil {
-		v.client.watch.lost(v.own.mark, why, first.end.Sub(v.own.last.start))
+		v.client.watch.lost(v.own.mark, why, span{v.own.last.start, first.end})
 	}
 	if v.client.own.mark == v.own.mark {
 		v.client.own.told = first

@@ -418,10 +418,10 @@ func (w *watch) asksFor(r *record, then time.Time) bool {
 	return now.running > 0 || open || now.created && !now.ended || now != r && now.endedAt.After(then)
 }
 
-// lost checks why a client that has not closed its session lost it. Since the
-// beginning of the last call that it knows to have used the session, window has
-// passed. It was told why, unless that is empty.
-func (w *watch) lost(mark, why string, window time.Duration) {
+// lost checks why a client that has not closed its session lost it, at some time from
+// the beginning of the last call that it knows to have used the session to the end of
+// the one by which it learned that. It was told why, unless that is empty.
+func (w *watch) lost(mark, why string, during span) {
 	f, err := layover.ParseFingerprint(mark)
 	if !w.Expect(promise.Explained, err == nil, "the server named no session: %v", err) {
 		return
@@ -440,7 +440,7 @@ func (w *watch) lost(mark, why string, window time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.Expect(promise.Explained, why == "" || why == "SESSION_"+strings.ToUpper(reason.String()), "a client was told that session %s is lost for the reason %s, but the store explains %s", f, why, reason)
-	since := time.Now().Add(-window)
+	since, window := during.start, during.end.Sub(during.start)
 	timeout := least(w, since, func(c config) time.Duration { return c.idle })
 	if len(w.sessions[f]) > 0 {
 		r := w.record(f, byEvents)

@@ -93,6 +93,11 @@ func (s *story) ends(c *call) *story {
 	return s
 }
 
+// loses has a client hear now that a session is lost which it had used so long before.
+func (s *story) loses(mark string, window time.Duration) {
+	s.lost(mark, "", span{s.now.Add(-window), s.now})
+}
+
 // call is a whole call.
 func (s *story) call(f layover.Fingerprint) *story { return s.ends(s.begins(f)) }
 
@@ -123,7 +128,7 @@ func TestTheWatchFindsNothingInATrueHistory(t *testing.T) {
 		s.used(a).after(499 * time.Millisecond).back(a).after(999 * time.Millisecond).call(a)
 		s.after(time.Second).ended(a, layover.ReasonIdle)
 		s.closed(a, false, s.now)
-		s.lost(a.String(), "", time.Second)
+		s.loses(a.String(), time.Second)
 		s.used(b).after(500*time.Millisecond).ended(b, layover.ReasonUnconfirmed)
 		c, d := layover.Fingerprint{0xc}, layover.Fingerprint{0xd}
 		s.used(c).back(c)
@@ -412,7 +417,7 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 		}, "(idle) although it had used it in the last 999ms, expected only after 1s"},
 		"explained otherwise than reported": {promise.Explained, func(s *story) {
 			s.says(layover.ReasonCapacity)
-			s.used(a).after(time.Second).ended(a, layover.ReasonUnconfirmed).lost(a.String(), "", time.Second)
+			s.used(a).after(time.Second).ended(a, layover.ReasonUnconfirmed).loses(a.String(), time.Second)
 		}, "to have ended for the reason unconfirmed, but the store explains capacity"},
 		"lost as closed": {promise.Explained, func(s *story) {
 			s.says(layover.ReasonClosed)
@@ -437,7 +442,7 @@ func TestTheWatchTellsWhatIsWrong(t *testing.T) {
 			v.note(shot{reply{lost: &loss{a.String(), "SESSION_CLOSED"}}, span{s.now, s.now}})
 			v.check(v.shots[0], &v.shots[0].span)
 		}, "is lost (SESSION_CLOSED), but its own is 0a00000000000000 (closed: false)"},
-		"a session without a name": {promise.Explained, func(s *story) { s.lost("?", "", 0) }, "the server named no session"},
+		"a session without a name": {promise.Explained, func(s *story) { s.loses("?", 0) }, "the server named no session"},
 
 		"no session for another reason than a full store": {promise.Answered, func(s *story) { s.refused(&call{}, errors.New("oops")) },
 			"a call got no session, expected one, or that the store is full: oops"},
@@ -720,11 +725,11 @@ func TestTheWatchKnowsThatTheStoreForgets(t *testing.T) {
 		s.used(a).back(a).after(time.Second).ended(a, layover.ReasonIdle)
 		s.used(b).back(b)
 		s.counts.ended += layover.DefaultRemembered / 2
-		s.lost(a.String(), "", time.Second)
+		s.loses(a.String(), time.Second)
 		if err := s.Verdict(); err != nil {
 			t.Errorf("of a session that ended long ago: %v", err)
 		}
-		s.after(time.Second).ended(b, layover.ReasonIdle).lost(b.String(), "", time.Second)
+		s.after(time.Second).ended(b, layover.ReasonIdle).loses(b.String(), time.Second)
 		if s.Verdict() == nil {
 			t.Error("of one that has just ended nothing must be known")
 		}
@@ -776,11 +781,11 @@ func TestTheWatchKnowsThatAPrincipalsSessionsHaveOneMark(t *testing.T) {
 		made()
 		s.after(5*time.Second).ended(a, layover.ReasonLifetime)
 		made() // of which the events are late
-		if s.after(time.Second).lost(a.String(), "", time.Second); s.Verdict() != nil {
+		if s.after(time.Second).loses(a.String(), time.Second); s.Verdict() != nil {
 			t.Errorf("before it is reported: %v", s.Verdict())
 		}
 		s.observe(layover.Event{Kind: layover.EventCreated, Fingerprint: a, At: s.now, Confirmed: true})
-		s.ended(a, ended).lost(a.String(), "", time.Second)
+		s.ended(a, ended).loses(a.String(), time.Second)
 		if got := s.Broken(promise.Explained); (got == "") != held {
 			t.Errorf("when it is reported to have ended (%s), and explained as idle, the watch says %q", ended, got)
 		}
@@ -844,7 +849,7 @@ func TestTheReportNamesABrokenPromiseLast(t *testing.T) {
 	s, m, out := newStory(), newMeter(storyLimits), new(bytes.Buffer)
 	s.created(a).created(a)
 	s.says(layover.ReasonKilled)
-	s.lost(a.String(), "", 0)
+	s.loses(a.String(), 0)
 	m.took = time.Second
 	m.report(out, storyLimits, s.Book, s.before, layover.Stats{}, newTally())
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

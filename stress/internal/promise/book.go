@@ -40,6 +40,13 @@ func (b *Book) Note(f layover.Fingerprint, at time.Time, what string) {
 // Historian is what a sentence is about and can tell what had happened to it.
 type Historian interface{ History() string }
 
+// Forget drops what was noted of sessions, which takes some megabytes.
+func (b *Book) Forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pasts = chronicle{}
+}
+
 // Expect notes one check of a promise and returns ok. The sentence is for when
 // it is not: what was expected, and what was found. Durations in it are rounded. If
 // it is the first one, a history is kept with it: what the first [Historian] of the
