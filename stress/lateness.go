@@ -6,7 +6,6 @@ package main
 import (
 	"time"
 
-	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -33,10 +32,27 @@ func (w *watch) behind(c config) time.Duration {
 
 // lingering is a session that is past a deadline, for all that the watch knows.
 type lingering struct {
-	mark     layover.Fingerprint
+	*record
 	created  time.Time
+	succeeds bool // others may come after it under the same mark, of which the watch hears later
 	by, most time.Duration
 	what     string
+}
+
+// hasLeft reports whether a session had left by then, though its events were on their
+// way: the store explains why, it was reported since, or calls have a successor of it.
+func (w *watch) hasLeft(l lingering, then time.Time) bool {
+	ev, known := w.explain(l.mark) // which takes a while
+	if known && !ev.At.Before(l.created) && !ev.At.After(then) {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l.ended {
+		return !l.endedAt.After(then)
+	}
+	all := w.sessions[l.mark]
+	return len(all) > 0 && all[len(all)-1] != l.record && byCalls(all[len(all)-1])
 }
 
 // review returns what seems to be past a deadline.
@@ -68,7 +84,7 @@ func (w *watch) review(now time.Time) (all []lingering) {
 func (w *watch) overdue(all []lingering, r *record, deadline time.Time, late time.Duration, now time.Time, what string) []lingering {
 	by := now.Sub(deadline)
 	if by >= late+w.allowance() && !w.mayBeUsed(deadline.Add(late)) {
-		return append(all, lingering{r.mark, r.createdAt, by, late + promise.Grace, what})
+		return append(all, lingering{r, r.createdAt, r.named, by, late + promise.Grace, what})
 	}
 	w.Expect(promise.Prompt, true, "")
 	return all

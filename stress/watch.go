@@ -378,9 +378,7 @@ func (w *watch) poll(s layover.Stats, now time.Time) {
 	w.Expect(promise.ClosedOnce, s.Closed <= s.Ended.Total() && s.CloseFailed <= failed,
 		"the store counts %d closed sessions (%d with errors) of %d ended ones, expected at most as many and at most %d errors", s.Closed, s.CloseFailed, s.Ended.Total(), failed)
 	for _, l := range w.review(now) {
-		ev, left := w.explain(l.mark) // which takes a while
-		// It may have left in time, and the event is on its way.
-		left = left && !ev.At.Before(l.created) && !ev.At.After(now)
+		left := w.hasLeft(l, now) || l.succeeds && eventually(promise.Grace, func() bool { return w.hasLeft(l, now) })
 		w.Expect(promise.Prompt, left, "session %s was there %s after %s, expected less than %s", l.mark, l.by, l.what, l.most)
 	}
 	w.mu.Lock()

@@ -618,6 +618,26 @@ func TestTheWatchMakesAllowanceForASlowMachine(t *testing.T) {
 	}
 }
 
+// The store explains no ID under which a session is live.
+func TestTheWatchKnowsThatAPrincipalsSessionHasLeftByTheNextOne(t *testing.T) {
+	for name, next := range map[string]bool{"there is a next one": true, "there is none": false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newStory()
+			c := &call{start: s.now, named: true}
+			s.begin(c)
+			s.created(a).ends(s.makes(c, a)).after(time.Minute)
+			if next {
+				c := &call{start: s.now, named: true}
+				s.begin(c)
+				s.makes(c, a)
+			}
+			if err := s.poll(layover.Stats{}).Verdict(); (err == nil) != next {
+				t.Errorf("%s: the watch says %v", name, err)
+			}
+		})
+	}
+}
+
 func TestTheWatchKnowsThatASessionMayBeInUseOrHaveLeft(t *testing.T) {
 	waits := newStory()
 	waits.used(a).begin(&call{start: waits.now})

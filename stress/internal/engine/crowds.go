@@ -291,11 +291,15 @@ func (c *client) replace(ctx context.Context) {
 	pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
 }
 
-// growsOld uses a session until its lifetime is over, whatever ID it has had.
+// growsOld uses a session until its lifetime is over, which another ID that it gets
+// late does not put off.
 func (c *client) growsOld(ctx context.Context, s *session) {
-	l := c.acquire(s)
+	l, renamed := c.acquire(s), false
 	for l != nil {
 		l.confirms()
+		if old := time.Since(l.session.added) > c.run.limits.lifetime/2; old && !renamed {
+			renamed = c.renames(l)
+		}
 		l.release()
 		if !pause(ctx, c.run.limits.idle/8) {
 			return

@@ -119,16 +119,32 @@ func (f *faulty) observe(ev layover.Event) {
 
 // reconfigure changes the limits again and again until ctx ends, or while it runs,
 // and checks that what it says holds at once.
-func (c *client) reconfigure() { c.change(around(c.run.limits, c.rng)) }
+func (c *client) reconfigure() {
+	if c.rounds++; c.rounds%patientEvery == patientEvery/2 {
+		c.change(patient(c.run.limits))
+		return
+	}
+	c.change(around(c.run.limits, c.rng))
+}
+
+// patientEvery is of how many changes one is that has everybody stay. As long as that
+// may have been in force, nobody is missed who stays.
+const patientEvery = 48
+
+// patient returns limits by which whoever comes now is expected to stay for long, until
+// that changes.
+func patient(usual limits) limits {
+	usual.idle *= 50
+	usual.empty *= 50
+	usual.holding *= 50
+	usual.lifetime *= 50
+	return usual
+}
 
 // around returns limits that are not far from the usual ones.
 func around(usual limits, rng *rand.Rand) limits {
 	about := func(d time.Duration) time.Duration { return d/2 + time.Duration(rng.Int64N(int64(d)*3/2)) }
 	next := usual
-	if rng.IntN(8) == 0 { // those who come now are expected to stay, until that changes
-		next.idle, next.empty, next.holding, next.lifetime = 50*usual.idle, 50*usual.empty, 50*usual.holding, 50*usual.lifetime
-		return next
-	}
 	next.idle = about(usual.idle)
 	next.empty = min(about(usual.empty), next.idle)
 	next.holding = max(next.empty, min(about(usual.holding), next.idle))

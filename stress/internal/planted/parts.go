@@ -81,6 +81,7 @@ var ofParts = []Bug{{
 	Name:   "hung-keeps-its-place",
 	What:   "a Close that hangs keeps its place among the closers",
 	Breaks: []promise.Promise{promise.Prompt},
+	Flags:  []string{"-level", "store", "-scenario", "slow-closers"},
 	Edits: []Edit{{
 		File: "janitor/pool.go",
 		Old:  "	return p.hurried || p.running-min(p.hung, p.config.MaxHung) < p.config.Workers\n",

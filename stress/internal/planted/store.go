@@ -420,8 +420,8 @@ var ofStore = []Bug{{
 	Breaks: []promise.Promise{promise.NotStale, promise.Prompt},
 	Edits: []Edit{{
 		File: "rename.go",
-		Old:  "		e.inheritAge(heir, n.now)\n",
-		New:  "		if !planted(\"renamed-begins-anew\") {\n			e.inheritAge(heir, n.now)\n		}\n",
+		Old:  "	heir.birth = e.birth&^(1<<hashBits-1) | uint64(hash)\n",
+		New:  "	heir.birth = e.birth&^(1<<hashBits-1) | uint64(hash)\n	if planted(\"renamed-begins-anew\") {\n		heir.birth = uint64(stampOf(now))<<hashBits | uint64(hash)\n	}\n",
 	}},
 }, {
 	Name:   "bytes-unchecked",
