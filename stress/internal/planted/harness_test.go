@@ -29,7 +29,7 @@ type harness struct {
 }
 
 // atOnce is how many run at a time: they take their time waiting, mostly.
-const atOnce = 2
+const atOnce = 4
 
 // build builds stress in a folder.
 func build(ctx context.Context, folder string) (*harness, error) {
