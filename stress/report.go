@@ -234,15 +234,16 @@ func (c config) command() string {
 	if raceDetector {
 		run += " -race"
 	}
-	what := "-sqlserver " + c.sql
+	what, limits := "-sqlserver "+c.sql, fmt.Sprintf("-idle %s -max %d", c.idle, c.max)
 	if c.sql == "" {
 		life, empty, holding := c.lifetime(), c.empty(), c.holding()
 		if c.idle == 0 { // that suits the level, and they may follow it
 			life, empty, holding = c.life, c.unheld, c.held
 		}
-		what = fmt.Sprintf("-level %s -scenario %s -lifetime %s -empty %s -holding %s", c.level, c.scenario, life, empty, holding)
+		what = fmt.Sprintf("-level %s -scenario %s", c.level, c.scenario)
+		limits = fmt.Sprintf("-idle %s -lifetime %s -empty %s -holding %s -max %d", c.idle, life, empty, holding, c.max)
 	}
-	return fmt.Sprintf("%s ./stress %s -duration %s -clients %d -idle %s -max %d -seed %d", run, what, c.duration, c.clients, c.idle, c.max, c.seed)
+	return fmt.Sprintf("%s ./stress %s -duration %s -clients %d %s -seed %d", run, what, c.duration, c.clients, limits, c.seed)
 }
 
 // ms returns a quantile of what is in microseconds.
