@@ -6,6 +6,7 @@ package main
 import (
 	"runtime"
 
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -17,7 +18,7 @@ func newBaseline() baseline { return baseline{uint64(runtime.NumGoroutine()), he
 // settle waits until what was started since has ended, and checks that nothing of it
 // is left, but for so many bytes. It returns what there is then.
 func (before baseline) settle(b *promise.Book, most uint64) (after baseline) {
-	eventually(5*promise.Grace, func() bool { return uint64(runtime.NumGoroutine()) <= before.goroutines })
+	await.True(5*promise.Grace, func() bool { return uint64(runtime.NumGoroutine()) <= before.goroutines })
 	b.Forget() // whatever is broken has its history by now
 	after = newBaseline()
 	b.Expect(promise.Clean, after.goroutines <= before.goroutines, "%d goroutines are left after the shutdown, expected at most %d as at the start", after.goroutines, before.goroutines)

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -96,7 +97,7 @@ type span struct{ start, end time.Time }
 func (c *client) live(ctx context.Context) {
 	defer c.disconnect()
 	for round := 0; c.over(ctx) == nil; round++ {
-		for c.tide(time.Now()) >= kinds[c.kind].till && pause(ctx, c.idle/16) {
+		for c.tide(time.Now()) >= kinds[c.kind].till && await.Pause(ctx, c.idle/16) {
 		}
 		if c.over(ctx) != nil || !c.connect() {
 			continue
@@ -166,11 +167,11 @@ func (c *client) behave(ctx context.Context, rng *rand.Rand) {
 		return
 	}
 	for range queries {
-		if !c.query(ctx) || !pause(ctx, upTo(rng, c.idle/8)) {
+		if !c.query(ctx) || !await.Pause(ctx, upTo(rng, c.idle/8)) {
 			return
 		}
 	}
-	if away && !pause(ctx, c.idle+upTo(rng, c.idle/4)) {
+	if away && !await.Pause(ctx, c.idle+upTo(rng, c.idle/4)) {
 		return
 	}
 	if c.get(ctx) && !stays {
@@ -186,7 +187,7 @@ func (c *client) flood(ctx context.Context, rng *rand.Rand) {
 	} else {
 		c.run(ctx, makeSession)
 	}
-	pause(ctx, upTo(rng, 5*time.Millisecond))
+	await.Pause(ctx, upTo(rng, 5*time.Millisecond))
 }
 
 // pass is a client without cookies, as most are by default, that needs no
@@ -201,7 +202,7 @@ func (c *client) pass(ctx context.Context, rng *rand.Rand) {
 		c.query(ctx)
 	}
 	c.watch.Expect(promise.Needed, c.own.mark == "", "session %s was made for a client that never needs one", c.own.mark)
-	pause(ctx, upTo(rng, 5*time.Millisecond))
+	await.Pause(ctx, upTo(rng, 5*time.Millisecond))
 }
 
 // vanish sets an option, may use the session, and is never seen again: the
@@ -223,7 +224,7 @@ func (c *client) vanish(ctx context.Context, rng *rand.Rand) {
 		defer time.AfterFunc(upTo(rng, c.idle/4), cancel).Stop()
 		c.run(ctx, fmt.Sprintf(streamSchema, 8, c.idle/4))
 	}
-	pause(ctx, upTo(rng, c.idle/4))
+	await.Pause(ctx, upTo(rng, c.idle/4))
 }
 
 // stream sets a schema and reads results that take longer to come than the idle
@@ -235,7 +236,7 @@ func (c *client) stream(ctx context.Context, rng *rand.Rand) {
 		return
 	}
 	if c.run(ctx, fmt.Sprintf(streamSchema, 7, c.idle/4)) && c.query(ctx) {
-		pause(ctx, upTo(rng, c.idle/8))
+		await.Pause(ctx, upTo(rng, c.idle/8))
 	}
 }
 
@@ -252,11 +253,11 @@ func (c *client) race(ctx context.Context, rng *rand.Rand) {
 	v := c.volley(fmt.Sprintf(streamSchema, 3, 2*time.Millisecond))
 	v.fire(ctx, 0)
 	v.all.Go(func() {
-		if dead := withCookies(ctx, c.cookie()); pause(ctx, delay) {
+		if dead := withCookies(ctx, c.cookie()); await.Pause(ctx, delay) {
 			v.sets(c.call(dead, setOptions, c.askSet(schema), codes.NotFound))
 		}
 	})
-	if pause(ctx, delay) {
+	if await.Pause(ctx, delay) {
 		r, s, err := c.call(ctx, closeSession, c.askClose)
 		if err != nil { // the run is over, and whether the session is, nobody knows
 			v.all.Wait()
@@ -265,7 +266,7 @@ func (c *client) race(ctx context.Context, rng *rand.Rand) {
 		v.closes(r, s)
 	}
 	v.judge()
-	pause(ctx, upTo(rng, c.idle/16))
+	await.Pause(ctx, upTo(rng, c.idle/16))
 }
 
 // set sets the schema. Like the others it reports whether the call went well.

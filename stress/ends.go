@@ -5,13 +5,12 @@ package main
 
 import (
 	"context"
-	"runtime"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 	"github.com/c8e4ff29/layover/stress/internal/scenario"
 )
@@ -73,31 +72,8 @@ func (w *watch) isEmpty() bool {
 
 // quiet checks that an empty store has no goroutine.
 func (w *watch) quiet() {
-	var left string
-	eventually(5*promise.Grace, func() bool {
-		left = atWork(stacks())
-		return left == ""
-	})
+	left := await.Quiet(5 * promise.Grace)
 	w.Expect(promise.Clean, left == "", "the store is empty, and has a goroutine in %s", left)
-}
-
-// stacks returns those of all goroutines.
-func stacks() string {
-	b := make([]byte, 1<<20)
-	return string(b[:runtime.Stack(b, true)])
-}
-
-// atWork returns the first frame of the store on any of the stacks, empty: there is
-// none.
-func atWork(stacks string) string {
-	for line := range strings.Lines(stacks) {
-		for _, pkg := range []string{"layover.", "layover/janitor.", "layover/eviction."} {
-			if strings.Contains(line, "github.com/c8e4ff29/"+pkg) {
-				return strings.TrimSpace(line)
-			}
-		}
-	}
-	return ""
 }
 
 // drain takes no new sessions any more, while clients come and go. One who has a
@@ -117,7 +93,7 @@ func (r *course) drain(ctx context.Context, p *population) {
 	if has {
 		resident.query(ctx)
 	}
-	pause(ctx, r.idle/4)
+	await.Pause(ctx, r.idle/4)
 }
 
 // cutTime is how long a shutdown has that is to run out of time.
@@ -146,7 +122,7 @@ func (r *course) cut(ctx context.Context, p *population) {
 	if late.connect() {
 		late.refused(ctx, "SESSION_STORE_SHUTDOWN")
 	}
-	pause(ctx, r.idle/8) // others come, too
+	await.Pause(ctx, r.idle/8) // others come, too
 }
 
 // witness returns one more client of a phase, that behaves.

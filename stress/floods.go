@@ -15,6 +15,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -44,11 +45,11 @@ func (c *client) mob(ctx context.Context, rng *rand.Rand) {
 	all.Wait()
 	switch {
 	case !got || !c.query(ctx):
-		pause(ctx, upTo(rng, c.idle/8))
+		await.Pause(ctx, upTo(rng, c.idle/8))
 	case closes:
 		c.close(ctx)
 	default:
-		pause(ctx, upTo(rng, c.idle/16))
+		await.Pause(ctx, upTo(rng, c.idle/16))
 	}
 }
 

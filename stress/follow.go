@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -152,7 +153,7 @@ func (c *client) recover(ctx context.Context, way int) bool {
 		c.disconnect()
 		return c.connect() && c.query(ctx)
 	case 2:
-		return pause(ctx, time.Until(c.own.told.end.Add(c.window()))) && c.query(ctx)
+		return await.Pause(ctx, time.Until(c.own.told.end.Add(c.window()))) && c.query(ctx)
 	}
 	return true // the schema that it sets next does
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -44,7 +45,7 @@ func (c *client) garble(ctx context.Context, rng *rand.Rand) {
 		allowed = []codes.Code{codes.Internal}
 	}
 	if c.garbled(ctx, lines, mine, allowed...) && c.query(ctx) {
-		pause(ctx, upTo(rng, c.idle/16))
+		await.Pause(ctx, upTo(rng, c.idle/16))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -87,7 +88,7 @@ func (w *watch) current(c *call, r *record) *record {
 // whether that is the session that it got.
 // Its mark may change meanwhile.
 func (w *watch) follows(c *call, mark func() layover.Fingerprint, brought []layover.Fingerprint) (f layover.Fingerprint, ok bool) {
-	ok = eventually(min(4*promise.Grace+w.patience(), answerTime), func() bool {
+	ok = await.True(min(4*promise.Grace+w.patience(), answerTime), func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		f = mark()

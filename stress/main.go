@@ -304,28 +304,3 @@ func list(out io.Writer) {
 		fmt.Fprintf(out, "%-*s  %s\n", longest, s.Name, s.Sentence)
 	}
 }
-
-// within runs f and reports whether it came back in time.
-func within(d time.Duration, f func()) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(d):
-		return false
-	}
-}
-
-// eventually reports whether f came true in time.
-func eventually(d time.Duration, f func() bool) bool {
-	for end := time.Now().Add(d); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			return false
-		}
-	}
-	return true
-}

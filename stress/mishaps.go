@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 	"github.com/c8e4ff29/layover/stress/internal/scenario"
 )
@@ -99,7 +100,7 @@ func (m *mishaps) closing(id string) error {
 		m.callFromClose(id)
 	}
 	if f.Has(scenario.SlowClosers) && n%slowCloses == 0 {
-		pause(context.Background(), maxSlow*time.Duration(1+n%4)/4)
+		await.Pause(context.Background(), maxSlow*time.Duration(1+n%4)/4)
 	}
 	if f.Has(scenario.HangingClosers) && n%hangingCloses == 0 {
 		m.hang()

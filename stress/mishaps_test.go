@@ -12,6 +12,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 	"github.com/c8e4ff29/layover/stress/internal/scenario"
 )
@@ -92,7 +93,7 @@ func TestClosersHangUntilThePhaseIsOver(t *testing.T) {
 	for range calls - maxHanging {
 		<-done
 	}
-	if !eventually(5*time.Second, func() bool { return m.hung() == maxHanging }) {
+	if !await.True(5*time.Second, func() bool { return m.hung() == maxHanging }) {
 		t.Errorf("%d calls of Close hang, want %d", m.hung(), maxHanging)
 	}
 	m.end()

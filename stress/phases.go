@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/machine"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 	"github.com/c8e4ff29/layover/stress/internal/scenario"
@@ -89,7 +90,7 @@ func (r *course) goesThrough(ctx context.Context, ph scenario.Phase, d time.Dura
 	}
 	leave()
 	patience := r.Patience()
-	r.Expect(promise.Answered, within(patience, people.wait), "calls still run %s after they were canceled", patience)
+	r.Expect(promise.Answered, await.Return(patience, people.wait), "calls still run %s after they were canceled", patience)
 	r.server.mishaps.end()
 	return r.endsAfter(ctx, ph.End)
 }

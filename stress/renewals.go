@@ -18,6 +18,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -39,7 +40,7 @@ func (c *client) renew(ctx context.Context, rng *rand.Rand) {
 	default:
 		ok = c.renewUnder(ctx, rng, next)
 	}
-	if ok && c.query(ctx) && c.get(ctx) && pause(ctx, upTo(rng, c.idle/8)) && closes {
+	if ok && c.query(ctx) && c.get(ctx) && await.Pause(ctx, upTo(rng, c.idle/8)) && closes {
 		c.close(ctx)
 	}
 }

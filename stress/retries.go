@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -40,7 +41,7 @@ func (c *client) lose(ctx context.Context, rng *rand.Rand) bool {
 			return false
 		}
 	}
-	if !pause(ctx, away) {
+	if !await.Pause(ctx, away) {
 		return false
 	}
 	v := c.volley(showSchema)
@@ -56,7 +57,7 @@ func (c *client) lose(ctx context.Context, rng *rand.Rand) bool {
 
 // miss lets a session expire that held nothing. Nobody is told.
 func (c *client) miss(ctx context.Context, away time.Duration) bool {
-	if c.hasSchema() && !c.close(ctx) || !c.run(ctx, makeSession) || !pause(ctx, away) {
+	if c.hasSchema() && !c.close(ctx) || !c.run(ctx, makeSession) || !await.Pause(ctx, away) {
 		return false
 	}
 	c.query(ctx)

@@ -27,6 +27,7 @@ import (
 
 	"github.com/c8e4ff29/layover"
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -141,7 +142,7 @@ func (s *server) open(c config, o *outside, factory session.StatefulSessionManag
 func (s *server) stop() {
 	for _, d := range s.doors {
 		patience := s.watch.Patience()
-		if !s.watch.Expect(promise.Clean, within(patience, d.grpc.GracefulStop), "the server did not stop within %s: a call does not end", patience) {
+		if !s.watch.Expect(promise.Clean, await.Return(patience, d.grpc.GracefulStop), "the server did not stop within %s: a call does not end", patience) {
 			d.grpc.Stop()
 		}
 		<-d.done
@@ -353,10 +354,10 @@ func (s *server) CloseSession(ctx context.Context, _ *flight.CloseSessionRequest
 			n, step := s.closes.Add(1), s.watch.idle/32
 			before, after = time.Duration(n%4)*step, time.Duration(n/4%4)*step
 		}
-		pause(ctx, before)
+		await.Pause(ctx, before)
 		s.watch.closing(used, time.Now())
 		err = session.End(ctx)
-		pause(ctx, time.Millisecond+after) // this call still uses the session: its teardown has to wait
+		await.Pause(ctx, time.Millisecond+after) // this call still uses the session: its teardown has to wait
 	}
 	return &flight.CloseSessionResult{Status: flight.CloseSessionResultClosed}, err
 }
@@ -434,7 +435,7 @@ var resultSchema = arrow.NewSchema([]arrow.Field{{Name: optionName, Type: arrow.
 func produce(ctx context.Context, chunks chan<- flight.StreamChunk, s session.ServerSession, batches int, every time.Duration) {
 	defer close(chunks)
 	for i := range batches {
-		if i > 0 && !pause(ctx, every) {
+		if i > 0 && !await.Pause(ctx, every) {
 			chunks <- flight.StreamChunk{Err: context.Cause(ctx)}
 			return
 		}
@@ -449,17 +450,5 @@ func produce(ctx context.Context, chunks chan<- flight.StreamChunk, s session.Se
 			chunks <- flight.StreamChunk{Err: context.Cause(ctx)}
 			return
 		}
-	}
-}
-
-// pause waits and reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

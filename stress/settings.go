@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -39,7 +40,7 @@ func (c config) other(rng *rand.Rand) config {
 
 // reconfigure changes the store's settings until ctx ends, and puts them back.
 func (s *server) reconfigure(ctx context.Context, c config, rng *rand.Rand) {
-	for pause(ctx, c.idle/4) {
+	for await.Pause(ctx, c.idle/4) {
 		s.adopt(c.other(rng))
 	}
 	s.adopt(c)

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/c8e4ff29/layover/session"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -102,7 +103,7 @@ func (c *sqlClient) live(ctx context.Context) {
 			c.whole[c.kind].Add(1)
 		}
 		c.Expect(promise.Answered, isFair(err), "%s: a call failed: %v", c.name, err)
-		pause(ctx, upTo(rng, c.idle/8))
+		await.Pause(ctx, upTo(rng, c.idle/8))
 	}
 }
 
@@ -241,7 +242,7 @@ func (c *sqlClient) temporary(ctx context.Context, rng *rand.Rand) error {
 		return err
 	}
 	for range 1 + rng.IntN(5) {
-		pause(ctx, upTo(rng, c.idle/2))
+		await.Pause(ctx, upTo(rng, c.idle/2))
 		if err := c.isMine(ctx, "SELECT id FROM mine", id); err != nil {
 			return err
 		}
@@ -279,7 +280,7 @@ func (c *sqlClient) late(ctx context.Context, rng *rand.Rand) error {
 	if err := c.settleIn(ctx, id); err != nil {
 		return err
 	}
-	if !pause(ctx, c.idle+c.idle/4+promise.Grace) {
+	if !await.Pause(ctx, c.idle+c.idle/4+promise.Grace) {
 		return ctx.Err()
 	}
 	for range 2 {
@@ -303,7 +304,7 @@ func (c *sqlClient) transact(ctx context.Context, rng *rand.Rand) error {
 	}
 	id := rng.Int64N(1 << 40)
 	for _, sql := range []string{"CREATE TEMP TABLE mine (id INTEGER)", fmt.Sprintf("INSERT INTO mine VALUES (%d)", id), "INSERT INTO mine VALUES (1)", "DELETE FROM mine WHERE id = 1"} {
-		pause(ctx, upTo(rng, c.idle/16))
+		await.Pause(ctx, upTo(rng, c.idle/16))
 		if err := c.timed(putUpdate, func() error { _, err := tx.ExecuteUpdate(ctx, sql); return err }); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -139,7 +140,7 @@ func (s *streak) took() time.Duration { return time.Duration(s.n) * pollEvery }
 func (p *sqlPopulation) settle(ctx context.Context, srv *sqlProcess) {
 	patience := p.idle + p.idle/4 + promise.Grace + p.Patience()
 	var n sqlNumbers
-	gone := eventually(patience, func() bool {
+	gone := await.True(patience, func() bool {
 		var err error
 		n, err = srv.poll(ctx)
 		return err == nil && n.Sessions+n.Retired+n.Closing+n.Connections+n.Places+n.Hung == 0

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -35,6 +36,6 @@ func (c *client) steal(ctx context.Context, rng *rand.Rand) {
 		seen(c.call(thief, closeSession, c.askClose, codes.InvalidArgument))
 	}
 	if c.query(ctx) {
-		pause(ctx, upTo(rng, c.idle/16))
+		await.Pause(ctx, upTo(rng, c.idle/16))
 	}
 }

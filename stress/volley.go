@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -43,7 +44,7 @@ func (v *volley) fire(ctx context.Context, every time.Duration) {
 		v.all.Go(func() {
 			for range volleyDepth {
 				v.shoot(ctx)
-				if !pause(ctx, every) {
+				if !await.Pause(ctx, every) {
 					return
 				}
 			}

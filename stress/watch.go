@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/lateness"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
@@ -378,7 +379,7 @@ func (w *watch) poll(s layover.Stats, now time.Time) {
 	w.Expect(promise.ClosedOnce, s.Closed <= s.Ended.Total() && s.CloseFailed <= failed,
 		"the store counts %d closed sessions (%d with errors) of %d ended ones, expected at most as many and at most %d errors", s.Closed, s.CloseFailed, s.Ended.Total(), failed)
 	for _, l := range w.review(now) {
-		left := w.hasLeft(l, now) || l.succeeds && eventually(promise.Grace, func() bool { return w.hasLeft(l, now) })
+		left := w.hasLeft(l, now) || l.succeeds && await.True(promise.Grace, func() bool { return w.hasLeft(l, now) })
 		w.Expect(promise.Prompt, left, "session %s was there %s after %s, expected less than %s", l.mark, l.by, l.what, l.most)
 	}
 	w.mu.Lock()
@@ -425,7 +426,7 @@ func (w *watch) lost(mark, why string, during span) {
 		return
 	}
 	var reason layover.Reason
-	known := eventually(5*promise.Grace, func() bool {
+	known := await.True(5*promise.Grace, func() bool {
 		ev, ok := w.explain(f)
 		if reason = ev.Reason; !ok {
 			reason, ok = w.forgotten(f)

@@ -329,7 +329,7 @@ func TestTheBooksTellWhatIsWrong(t *testing.T) {
 		"there after its deadline, and many were refused": {promise.Prompt, func(y *story) {
 			s := y.created()
 			y.added.Add(backlog)
-			y.run.refusals.Add(backlog)
+			y.refusals.Add(backlog)
 			pass(2 * promise.Grace)
 			s.review(time.Now(), promise.Grace)
 		}, "is there 1.75s after its idle deadline"},

@@ -4,7 +4,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -118,7 +117,7 @@ func (c *client) catchUp() {
 // unseen returns how many sessions may have been created, by whoever adds or renames,
 // without a report so far.
 func (l *life) unseen() int64 {
-	seen := l.events.seen.Load() + l.run.refusals.Load()
+	seen := l.events.seen.Load() + l.refusals.Load()
 	return int64(l.added.Load() + l.renamed.Load() - seen)
 }
 
@@ -129,7 +128,7 @@ func (c *client) refused(s *session, n *name, err error) {
 	s.refused, s.gone = true, time.Now()
 	s.history.note("refused", c.id)
 	s.mu.Unlock()
-	c.run.refusals.Add(1)
+	c.refusals.Add(1)
 	c.Expect(promise.ClosedOnce, s.closes.Load() == 0, "session %s was closed, but the store had refused it", s)
 	c.Expect(promise.Ordered, !came || n.shared, "session %s was reported to have been created, but Add failed: %v", s, err)
 	c.settled(s)
@@ -270,16 +269,4 @@ func (c *client) removes(s *session) {
 	s.endedBy(now)
 	_, err = c.store.Peek(n.id)
 	c.Expect(promise.NotStale, err != nil, "session %s was found by Peek after Remove had returned, expected never", s)
-}
-
-// pause waits, and reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

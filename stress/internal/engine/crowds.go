@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -43,7 +44,7 @@ var kinds = []kind{
 func (c *client) call(ctx context.Context) {
 	l := c.add(layover.Origin{Source: c.source, Holds: c.rng.IntN(2) == 0})
 	if l == nil {
-		pause(ctx, time.Millisecond)
+		await.Pause(ctx, time.Millisecond)
 		return
 	}
 	s := l.session
@@ -69,7 +70,7 @@ func (c *client) call(ctx context.Context) {
 			l.puts()
 		}
 		l.release()
-		if waits && !pause(ctx, time.Duration(c.rng.Int64N(int64(c.run.limits.idle/8)))) {
+		if waits && !await.Pause(ctx, time.Duration(c.rng.Int64N(int64(c.run.limits.idle/8)))) {
 			return
 		}
 	}
@@ -87,7 +88,7 @@ func (c *client) call(ctx context.Context) {
 func (c *client) lieInWait(ctx context.Context, s *session) {
 	peek := func(id string) error { _, err := c.store.Peek(id); return err }
 	for c.looks(s, "Peek", false, peek) {
-		if !pause(ctx, time.Duration(c.rng.Int64N(int64(c.run.limits.idle/16)))) {
+		if !await.Pause(ctx, time.Duration(c.rng.Int64N(int64(c.run.limits.idle/16)))) {
 			return
 		}
 	}
@@ -101,7 +102,7 @@ func (c *client) lieInWait(ctx context.Context, s *session) {
 func (c *client) hold(ctx context.Context) {
 	l := c.add(layover.Origin{Source: c.source})
 	if l == nil {
-		pause(ctx, time.Millisecond)
+		await.Pause(ctx, time.Millisecond)
 		return
 	}
 	s := l.session
@@ -112,17 +113,17 @@ func (c *client) hold(ctx context.Context) {
 	l.confirms()
 	idle := c.run.limits.idle
 	ways := c.rng.IntN(4)
-	pause(ctx, idle+time.Duration(c.rng.Int64N(int64(idle/2))))
+	await.Pause(ctx, idle+time.Duration(c.rng.Int64N(int64(idle/2))))
 	// It may be past its lifetime, or killed by a shutdown; it never idles out.
 	c.looks(s, "Peek", false, func(id string) error { _, err := c.store.Peek(id); return err })
 	if ways == 0 {
 		c.removes(s)
-		pause(ctx, time.Millisecond)
+		await.Pause(ctx, time.Millisecond)
 	}
 	c.Expect(promise.NotInUse, l.Context().Err() == nil || c.cut.Load() || s.wasKilled(), "the context of session %s was canceled under its lease", s)
 	l.release()
 	if ways == 1 {
-		pause(ctx, idle/2)
+		await.Pause(ctx, idle/2)
 	}
 }
 
@@ -140,7 +141,7 @@ func (c *client) vanish(ctx context.Context) {
 	}
 	l := c.add(o)
 	if l == nil {
-		pause(ctx, time.Millisecond)
+		await.Pause(ctx, time.Millisecond)
 		return
 	}
 	s := l.session
@@ -154,7 +155,7 @@ func (c *client) vanish(ctx context.Context) {
 	if c.rng.IntN(64) == 0 {
 		c.lieInWait(ctx, s)
 	}
-	pause(ctx, time.Duration(c.rng.Int64N(int64(c.run.limits.idle/64+1))))
+	await.Pause(ctx, time.Duration(c.rng.Int64N(int64(c.run.limits.idle/64+1))))
 }
 
 // flood has sessions made as fast as it can, all from one source, and never brings
@@ -163,12 +164,12 @@ func (c *client) flood(ctx context.Context) {
 	for range 32 {
 		if l := c.add(layover.Origin{Source: floodSource, Holds: c.rng.IntN(4) == 0}); l != nil {
 			l.release()
-		} else if !pause(ctx, time.Millisecond) {
+		} else if !await.Pause(ctx, time.Millisecond) {
 			return
 		}
 	}
 	if c.rng.IntN(16) == 0 {
-		pause(ctx, time.Millisecond)
+		await.Pause(ctx, time.Millisecond)
 	}
 }
 
@@ -193,7 +194,7 @@ func (c *client) mob(ctx context.Context) {
 			l.release()
 		}
 	}
-	pause(ctx, time.Millisecond)
+	await.Pause(ctx, time.Millisecond)
 }
 
 // weigh has sessions that take bytes.
@@ -201,11 +202,11 @@ func (c *client) weigh(ctx context.Context) {
 	most := c.run.limits.bytes
 	l := c.add(layover.Origin{Source: c.source, Size: c.rng.Int64N(most / 4)})
 	if l == nil {
-		pause(ctx, time.Millisecond)
+		await.Pause(ctx, time.Millisecond)
 		return
 	}
 	l.confirms()
-	pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
+	await.Pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
 	s := l.session
 	l.release()
 	if c.rng.IntN(2) == 0 {
@@ -239,7 +240,7 @@ func (c *client) share(ctx context.Context) {
 			}
 		}
 	}
-	pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
+	await.Pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
 }
 
 // removesShared ends a session that it has a lease on, if it still goes by its name.
@@ -264,7 +265,7 @@ func (c *client) removesShared(l *lease) {
 func (c *client) replace(ctx context.Context) {
 	l := c.add(layover.Origin{Source: c.source})
 	if l == nil {
-		pause(ctx, time.Millisecond)
+		await.Pause(ctx, time.Millisecond)
 		return
 	}
 	for range 4 {
@@ -288,7 +289,7 @@ func (c *client) replace(ctx context.Context) {
 			c.removes(s)
 		}
 	}
-	pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
+	await.Pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
 }
 
 // growsOld uses a session until its lifetime is over, which another ID that it gets
@@ -301,7 +302,7 @@ func (c *client) growsOld(ctx context.Context, s *session) {
 			renamed = c.renames(l)
 		}
 		l.release()
-		if !pause(ctx, c.run.limits.idle/8) {
+		if !await.Pause(ctx, c.run.limits.idle/8) {
 			return
 		}
 		l = c.acquire(s)
@@ -321,7 +322,7 @@ func (c *client) renames(l *lease) bool {
 	err := l.Rename(next.id, layover.Origin{Source: s.source})
 	c.stopped(err)
 	if err != nil {
-		c.run.refusals.Add(1)
+		c.refusals.Add(1)
 		c.events.forget(next)
 		ok := errors.Is(err, layover.ErrNotFound) || errors.Is(err, layover.ErrShutdown) && c.stopping.Load()
 		c.Expect(promise.Renewed, ok, "session %s could not be renamed: %v", s, err)
@@ -369,7 +370,7 @@ func (c *client) instead(l *lease) *lease {
 func (c *client) kill(ctx context.Context) {
 	l := c.add(layover.Origin{Source: c.source})
 	if l == nil {
-		pause(ctx, time.Millisecond)
+		await.Pause(ctx, time.Millisecond)
 		return
 	}
 	s, inUse := l.session, c.rng.IntN(2) == 0
@@ -397,7 +398,7 @@ func (c *client) kill(ctx context.Context) {
 	if inUse {
 		l.release()
 	}
-	pause(ctx, time.Duration(c.rng.Int64N(int64(5*time.Millisecond))))
+	await.Pause(ctx, time.Duration(c.rng.Int64N(int64(5*time.Millisecond))))
 }
 
 // canceled checks that the context of a session which was killed ends, and says why.
@@ -446,7 +447,7 @@ func (c *client) stray(ctx context.Context) {
 	if l := c.add(layover.Origin{Source: c.source}); l != nil {
 		c.overdo(l)
 	}
-	pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
+	await.Pause(ctx, time.Duration(c.rng.Int64N(int64(time.Millisecond))))
 }
 
 // overdo uses a lease after its release, which must change nothing for others.
@@ -484,5 +485,5 @@ func (c *client) look(ctx context.Context) {
 	most := c.mostDuring(func() { n = c.store.Len() })
 	c.stopped(nil)
 	c.Expect(promise.Bounded, n <= most, "Len is %d, expected at most %d", n, most)
-	pause(ctx, 5*time.Millisecond)
+	await.Pause(ctx, 5*time.Millisecond)
 }

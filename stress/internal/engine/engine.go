@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/lateness"
 	"github.com/c8e4ff29/layover/stress/internal/machine"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
@@ -64,13 +65,11 @@ type run struct {
 	Config
 	*promise.Book
 	limits   limits
-	weighs   bool // sessions take bytes
 	began    time.Time
 	sampled  time.Time // when that was last done
 	late     *lateness.Meter
 	recorder *series.Recorder
 	calls    atomic.Uint64
-	refusals atomic.Uint64 // in this life
 
 	mu     sync.Mutex
 	crowds map[string]*Crowd
@@ -97,9 +96,6 @@ func Run(ctx context.Context, c Config, b *promise.Book, rec *series.Recorder) R
 	total := 0
 	for _, p := range c.Scenario.Phases {
 		total += p.Share
-		for _, crowd := range p.Store {
-			r.weighs = r.weighs || crowd.Kind == "heavies"
-		}
 	}
 	var l *life
 	for i, p := range c.Scenario.Phases {
@@ -134,7 +130,6 @@ func (r *run) open() *life {
 	if !r.Expect(promise.Answered, err == nil, "the store cannot be made: %v", err) {
 		return nil
 	}
-	r.refusals.Store(0)
 	return l
 }
 
@@ -155,17 +150,7 @@ func (r *run) close(l *life) {
 
 // alive reports whether f comes back in time.
 func (r *run) alive(f func(), patience time.Duration) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(patience):
-		return r.Expect(promise.Answered, false, "the store does not answer within %s: it hangs", patience)
-	}
+	return r.Expect(promise.Answered, await.Return(patience, f), "the store does not answer within %s: it hangs", patience)
 }
 
 // phase has the crowds of a phase at the store for so long, and then does what is
@@ -265,7 +250,7 @@ func (r *run) live(ctx context.Context, c *client, k kind) {
 // change changes the limits until ctx ends, and puts them back.
 func (r *run) change(ctx context.Context, l *life, nth int) {
 	c := &client{life: l, rng: rand.New(rand.NewPCG(r.Seed, uint64(nth)<<32))}
-	for pause(ctx, r.Idle/4) {
+	for await.Pause(ctx, r.Idle/4) {
 		c.reconfigure()
 	}
 	c.change(r.limits)

@@ -17,6 +17,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -125,7 +126,7 @@ func (c *client) keys(ctx context.Context) {
 	}
 	all.Wait()
 	c.linear(history)
-	pause(ctx, 5*time.Millisecond)
+	await.Pause(ctx, 5*time.Millisecond)
 }
 
 // call does what a visit is.

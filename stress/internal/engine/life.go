@@ -39,6 +39,7 @@ type life struct {
 	begun     atomic.Uint64 // calls that may have had a lease, ever
 	added     atomic.Uint64 // sessions
 	renamed   atomic.Uint64 // of these, or are about to be
+	refusals  atomic.Uint64 // of sessions, and of new names
 	closes    atomic.Uint64
 	failed    atomic.Uint64 // of these, on purpose
 

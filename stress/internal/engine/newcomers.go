@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/c8e4ff29/layover"
+	"github.com/c8e4ff29/layover/stress/internal/await"
 	"github.com/c8e4ff29/layover/stress/internal/promise"
 )
 
@@ -54,7 +55,7 @@ func (c *client) newcomers(ctx context.Context) {
 	}
 	stats := store.Stats()
 	c.Expect(promise.Bounded, stats.Live == fullStore && stats.Peak <= fullStore, "a full store has %d sessions, and had %d, expected %d", stats.Live, stats.Peak, fullStore)
-	pause(ctx, 2*time.Millisecond)
+	await.Pause(ctx, 2*time.Millisecond)
 }
 
 // full is a store that is to be full.
