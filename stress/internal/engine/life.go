@@ -103,7 +103,11 @@ const secret = "5ecre7"
 // name returns an ID of its own, with something in it to tell it by. Some are
 // longer than those that the store keeps in their places.
 func (l *life) name(what string) *name {
-	id := fmt.Sprintf("%s-%s-%x", secret, what, rand.Uint64())
+	n := rand.Uint64()
+	id := fmt.Sprintf("%s-%s-%x", secret, what, n)
+	if n%8 == 0 {
+		id += "-" + strings.Repeat("x", 39)
+	}
 	return &name{id: id, mark: l.store.Fingerprint(id)}
 }
 
